@@ -1,0 +1,37 @@
+# make demo: set up, run the embedded study, print its table.   make test: set up, run all tests.
+# Needs Python 3.11 with venv and pip; everything else comes from the hash-locked requirements.
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+BIN := .venv/bin
+READY := .venv/ready
+JOBS ?= $(shell nproc)
+
+.PHONY: demo test lint lock clean
+
+demo: $(READY)
+	$(BIN)/snakemake --cores $(JOBS)
+	@$(BIN)/python scripts/show_results.py --summary results/tables/summary.csv --page results/report/index.html
+
+test: $(READY)
+	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -n $(JOBS) --dist loadfile
+
+lint: $(READY)
+	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/snakefmt --check Snakefile rules && $(BIN)/snakemake --lint
+
+# sam2 is a source package whose build needs torch: a second step, after torch and without build isolation.
+$(READY): envs/requirements.txt envs/requirements-sam2.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' \
+	    || { echo "error: vosflow needs Python 3.11, and $(PYTHON) is another; say: make PYTHON=/path/to/python3.11" >&2; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r envs/requirements.txt
+	SAM2_BUILD_CUDA=0 $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes \
+	    --no-deps --no-build-isolation -r envs/requirements-sam2.txt
+	@touch $@
+
+# Writes the lock: hashes, no URLs. Needs uv.
+lock:
+	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate \
+	    envs/requirements.in -o envs/requirements.txt
+
+clean:
+	rm -rf .venv .snakemake results data/datasets/demo

@@ -1,0 +1,27 @@
+# Weights from the catalog. What is part of this repository, or named in the config's `paths`, is not fetched.
+
+
+localrules:
+    fetch_checkpoint,
+
+
+rule fetch_checkpoint:
+    """Fetch the weights of one checkpoint, checked by size and sha256."""
+    output:
+        f"{DATA}/checkpoints/{{file}}",
+    log:
+        f"{DATA}/logs/fetch_{{file}}.log",
+    benchmark:
+        f"{DATA}/logs/fetch_{{file}}.benchmark.tsv"
+    conda:
+        CONDA
+    threads: 1
+    resources:
+        mem_mb=500,
+        runtime=240,
+    params:
+        checkpoint=lambda wildcards: checkpoint_id(wildcards.file),
+        data=DATA,
+    shell:
+        "{PYTHON} {SCRIPTS}/fetch.py --checkpoint {params.checkpoint} --data {params.data:q} --output {output:q}"
+        " 2>&1 | tee {log:q}"

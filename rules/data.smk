@@ -1,0 +1,94 @@
+# Datasets: made or fetched, extracted, and described by a manifest. Fetching runs where Snakemake itself runs: on a
+# cluster, the login node is the one with internet.
+
+
+localrules:
+    fetch_archive,
+
+
+rule make_demo_dataset:
+    """Draw the demo dataset from its seed."""
+    output:
+        f"{DATA}/datasets/demo.json",
+    log:
+        f"{DATA}/logs/make_demo_dataset.log",
+    benchmark:
+        f"{DATA}/logs/make_demo_dataset.benchmark.tsv"
+    conda:
+        CONDA
+    threads: 1
+    resources:
+        mem_mb=1_000,
+        runtime=10,
+    params:
+        folder=f"{DATA}/datasets/demo",
+        code=code_digest("vosflow.datasets.demo"),
+    shell:
+        "{PYTHON} {SCRIPTS}/make_demo_dataset.py --output {params.folder:q} --marker {output:q} > {log:q} 2>&1"
+
+
+rule fetch_archive:
+    """Fetch one file of a dataset: resumed after a break, and checked by size and hash before it gets its name."""
+    output:
+        f"{DATA}/downloads/{{file}}",
+    log:
+        f"{DATA}/logs/fetch_{{file}}.log",
+    benchmark:
+        f"{DATA}/logs/fetch_{{file}}.benchmark.tsv"
+    conda:
+        CONDA
+    threads: 1
+    resources:
+        mem_mb=500,
+        runtime=1440,
+    params:
+        source=lambda wildcards: archive_arguments(wildcards.file),
+        data=DATA,
+    shell:
+        "{PYTHON} {SCRIPTS}/fetch.py {params.source:q} --data {params.data:q} --output {output:q} 2>&1 | tee {log:q}"
+
+
+rule extract_archive:
+    """Extract a fetched archive; the marker appears when all files are there."""
+    input:
+        lambda wildcards: archive_file(DATA, wildcards.name, wildcards.archive),
+    output:
+        f"{DATA}/datasets/{{name}}/{{archive}}.json",
+    log:
+        f"{DATA}/logs/extract_{{name}}_{{archive}}.log",
+    benchmark:
+        f"{DATA}/logs/extract_{{name}}_{{archive}}.benchmark.tsv"
+    conda:
+        CONDA
+    threads: 1
+    resources:
+        mem_mb=1_000,
+        runtime=240,
+    params:
+        folder=f"{DATA}/datasets/{{name}}/{{archive}}",
+    shell:
+        "{PYTHON} {SCRIPTS}/extract_archive.py {input:q} --folder {params.folder:q} --marker {output:q} > {log:q} 2>&1"
+
+
+rule write_manifest:
+    """Describe a dataset split: videos, frames, objects, prompts, ground truth; all checked."""
+    input:
+        lambda wildcards: study.dataset(wildcards.dataset).requires,
+    output:
+        f"{RESULTS}/{{dataset}}/manifest.json",
+    log:
+        f"{RESULTS}/{{dataset}}/logs/write_manifest.log",
+    benchmark:
+        f"{RESULTS}/{{dataset}}/logs/write_manifest.benchmark.tsv"
+    conda:
+        CONDA
+    threads: 1
+    resources:
+        mem_mb=2_000,
+        runtime=60,
+    params:
+        source=lambda wildcards: study.dataset(wildcards.dataset).arguments,
+        state=lambda wildcards: study.dataset(wildcards.dataset).state,
+        code=lambda wildcards: study.dataset(wildcards.dataset).code,
+    shell:
+        "{PYTHON} {SCRIPTS}/write_manifest.py {params.source:q} --output {output:q} > {log:q} 2>&1"

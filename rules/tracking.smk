@@ -1,0 +1,57 @@
+# Label maps. Snakemake sees one small record per shard; the masks themselves are not declared, because Snakemake
+# would delete them when a job fails, and with them the finished videos of that shard.
+
+
+rule track_shard:
+    """Track one shard of a run's videos; videos that are finished with the same key are skipped."""
+    input:
+        manifest=f"{RESULTS}/{{dataset}}/manifest.json",
+        checkpoint=lambda wildcards: run_of(wildcards).checkpoint_inputs,
+    output:
+        f"{RESULTS}/{{dataset}}/{{run}}/shards/{{shard}}-of-{{shards}}.json",
+    log:
+        f"{RESULTS}/{{dataset}}/{{run}}/logs/track_{{shard}}-of-{{shards}}.log",
+    benchmark:
+        f"{RESULTS}/{{dataset}}/{{run}}/logs/track_{{shard}}-of-{{shards}}.benchmark.tsv"
+    conda:
+        CONDA
+    threads: study.config.execution.threads
+    resources:
+        gpu=lambda wildcards: run_of(wildcards).gpus,
+        mem_mb=lambda wildcards, attempt: 8_000 * attempt,
+        runtime=lambda wildcards, attempt: 240 * attempt,
+    params:
+        method=lambda wildcards: canonical_json(run_of(wildcards).method),
+        device=study.config.execution.device,
+        folder=lambda wildcards: run_of(wildcards).folder,
+        code=lambda wildcards: run_of(wildcards).code,
+    shell:
+        "{PYTHON} {SCRIPTS}/track_shard.py --manifest {input.manifest:q} --method {params.method:q}"
+        " --shard {wildcards.shard} --shards {wildcards.shards} --folder {params.folder:q} --record {output:q}"
+        " --device {params.device} --threads {threads} 2>&1 | tee {log:q}"
+
+
+rule describe_run:
+    """Gather what a finished run was made from and what it cost."""
+    input:
+        manifest=f"{RESULTS}/{{dataset}}/manifest.json",
+        shards=lambda wildcards: run_of(wildcards).shard_records,
+    output:
+        f"{RESULTS}/{{dataset}}/{{run}}/run.json",
+    log:
+        f"{RESULTS}/{{dataset}}/{{run}}/logs/describe_run.log",
+    benchmark:
+        f"{RESULTS}/{{dataset}}/{{run}}/logs/describe_run.benchmark.tsv"
+    conda:
+        CONDA
+    threads: 1
+    resources:
+        mem_mb=1_000,
+        runtime=10,
+    params:
+        description=lambda wildcards: canonical_json(run_of(wildcards).description),
+        folder=lambda wildcards: run_of(wildcards).folder,
+        code=code_digest("vosflow.describe"),
+    shell:
+        "{PYTHON} {SCRIPTS}/describe_run.py --manifest {input.manifest:q} --description {params.description:q}"
+        " --folder {params.folder:q} --output {output:q} > {log:q} 2>&1"

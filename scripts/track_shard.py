@@ -1,0 +1,51 @@
+"""Track one shard of a run: the job behind the rule `track_shard`. By hand, `track.py` is easier to use."""
+
+import argparse
+import json
+import os
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that the script runs from a plain checkout
+
+from vosflow.engine import Method, track_shard
+from vosflow.errors import run_command
+from vosflow.gpu import lease_device
+from vosflow.manifest import load_manifest
+from vosflow.records import write_json
+
+
+def main() -> None:
+    """Parse arguments, lease a device, track, and write the shard record."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--manifest", required=True, help="manifest of the dataset split")
+    parser.add_argument("--method", required=True, help='JSON: {"tracker", "settings", "checkpoint": {...} or null}')
+    parser.add_argument("--shard", type=int, required=True, help="number of the shard, from 1")
+    parser.add_argument("--shards", type=int, required=True, help="number of shards of the run")
+    parser.add_argument("--folder", required=True, help="the run's folder: masks/ and videos/ go there")
+    parser.add_argument("--record", required=True, help="the shard record to write when all videos are finished")
+    parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"])
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads")
+    args = parser.parse_args()
+
+    os.environ["OMP_NUM_THREADS"] = str(args.threads)  # before torch is imported
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # spinning threads starve the other jobs of a shared machine
+    given = json.loads(args.method)
+    method = Method.of(given["tracker"], given["settings"], given["checkpoint"])
+    manifest = load_manifest(args.manifest)
+    progress_file = Path(args.folder) / "progress" / f"{args.shard}-of-{args.shards}.jsonl"
+    with lease_device(args.device if method.uses_gpu else "cpu") as device:
+        record = track_shard(
+            method,
+            manifest,
+            args.folder,
+            shard=args.shard,
+            shards=args.shards,
+            device=device,
+            progress_file=progress_file,
+        )
+    write_json(args.record, record)
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,179 @@
+"""Planning: run ids, sweeps, shards, and what is refused before anything runs."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.unit.clips import make_videos
+from vosflow.config import parse_config
+from vosflow.errors import VosflowError
+from vosflow.study import Study, load_study
+
+HOUSE = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def weights(tmp_path, monkeypatch):
+    """A file that stands for weights of one's own."""
+    (tmp_path / "weights.pt").write_bytes(b"weights")
+    return {"mine": {"path": str(tmp_path / "weights.pt"), "config": "configs/sam2.1/sam2.1_hiera_b+.yaml"}}
+
+
+def plan(*runs, **more) -> Study:
+    return Study(parse_config({"runs": list(runs), **more}))
+
+
+def ids(study: Study) -> list[str]:
+    return [f"{run.dataset.id}/{run.id}" for run in study.runs]
+
+
+def sam2(weights, **settings):
+    return {"dataset": "demo/val", "tracker": "sam2", "checkpoint": "mine", "settings": settings}
+
+
+def test_swept_settings_are_in_the_folder_name(weights):
+    study = plan({**sam2(weights, num_maskmem=[1, 7]), "name": "sam2_b+"}, checkpoints=weights)
+    assert ids(study) == ["demo-val/sam2_b+,num_maskmem=1", "demo-val/sam2_b+,num_maskmem=7"]
+    assert study.runs[0].swept == {"num_maskmem": 1} and study.runs[0].settings["score_thresh"] == 0.0
+
+
+def test_sweeps_multiply_in_alphabetical_order(weights):
+    study = plan(sam2(weights, score_thresh=[0, 0.5], num_maskmem=[1, 7]), checkpoints=weights)
+    assert [run.id for run in study.runs] == [
+        "mine,num_maskmem=1,score_thresh=0",
+        "mine,num_maskmem=1,score_thresh=0.5",
+        "mine,num_maskmem=7,score_thresh=0",
+        "mine,num_maskmem=7,score_thresh=0.5",
+    ]
+
+
+def test_datasets_and_checkpoints_are_swept():
+    study = plan(
+        {"dataset": ["davis2017/val", "mose/valid"], "tracker": "sam2", "checkpoint": ["sam2.1_tiny", "sam2.1_large"]}
+    )
+    assert ids(study) == [
+        "davis2017-val/sam2.1_tiny",
+        "davis2017-val/sam2.1_large",
+        "mose-valid/sam2.1_tiny",
+        "mose-valid/sam2.1_large",
+    ]
+    assert [run.scored for run in study.runs] == [True, True, False, False]
+    assert study.runs[0].checkpoint_inputs == ["data/checkpoints/sam2.1_hiera_tiny.pt"]
+
+
+def test_reordered_keys_and_number_types_plan_the_same(weights):
+    one = plan(sam2(weights, score_thresh=1, num_maskmem=[2, 4]), checkpoints=weights)
+    two = plan(dict(reversed(sam2(weights, num_maskmem=[2, 4], score_thresh=1.0).items())), checkpoints=weights)
+    assert [run.method for run in one.runs] == [run.method for run in two.runs] and ids(one) == ids(two)
+
+
+def test_a_value_added_to_a_list_adds_one_run(weights):
+    before = plan(sam2(weights, num_maskmem=[1, 7]), checkpoints=weights)
+    after = plan(sam2(weights, num_maskmem=[1, 2, 7]), checkpoints=weights)
+    kept = {run.id: run.method for run in after.runs}
+    assert set(ids(after)) - set(ids(before)) == {"demo-val/mine,num_maskmem=2"}
+    assert all(kept[run.id] == run.method for run in before.runs)
+
+
+def test_shards_follow_the_work():
+    study = plan({"dataset": "davis2017/val", "tracker": "flow"}, execution={"shards": "auto", "frames_per_shard": 500})
+    assert study.runs[0].shards == 4  # 1999 frames
+    assert study.runs[0].shard_records[0] == "results/davis2017-val/flow/shards/1-of-4.json"
+    assert plan({"dataset": "davis2017/val", "tracker": "flow"}, execution={"shards": 7}).runs[0].shards == 7
+
+
+def test_gpus_are_asked_for_only_where_they_are_used(weights):
+    lines = [sam2(weights), {"dataset": "demo/val", "tracker": "flow"}]
+    assert [run.gpus for run in plan(*lines, checkpoints=weights).runs] == [1, 0]
+    assert [run.gpus for run in plan(*lines, checkpoints=weights, execution={"device": "cpu"}).runs] == [0, 0]
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ({"dataset": "demo/val", "tracker": "flwo"}, "did you mean 'flow'"),
+        ({"dataset": "demo/vall", "tracker": "flow"}, "did you mean 'val'"),
+        ({"dataset": "davis2017", "tracker": "flow"}, "davis2017/val"),
+        ({"dataset": "demo/val", "tracker": "sam2"}, "needs a checkpoint"),
+        ({"dataset": "demo/val", "tracker": "flow", "checkpoint": "sam2.1_tiny"}, "takes no checkpoint"),
+        ({"dataset": "demo/val", "tracker": "sam2", "checkpoint": "sam2.1_tinny"}, "did you mean 'sam2.1_tiny'"),
+        ({"dataset": "demo/val", "tracker": "flow", "settings": {"prest": 1}}, "did you mean 'preset'"),
+        ({"dataset": "demo/val", "tracker": "no.such.module:Tracker"}, "cannot be imported"),
+    ],
+)
+def test_mistakes_in_a_line_are_named(line, words):
+    with pytest.raises(VosflowError) as caught:
+        plan(line)
+    assert words in str(caught.value)
+
+
+def test_runs_in_the_same_folder_are_refused():
+    with pytest.raises(VosflowError, match="same folder: demo-val/flow"):
+        plan({"dataset": "demo/val", "tracker": "flow"}, {"dataset": "demo/val", "tracker": "flow"})
+
+
+def test_missing_files_fail_at_planning(tmp_path):
+    line = {"dataset": "davis2017/val", "tracker": "flow"}
+    with pytest.raises(VosflowError, match="paths.datasets.davis2017"):
+        plan(line, paths={"datasets": {"davis2017": str(tmp_path / "absent")}})
+    own = {"base_video_dir": str(tmp_path / "absent"), "input_mask_dir": str(tmp_path)}
+    with pytest.raises(VosflowError, match="datasets.mine/val"):
+        plan({"dataset": "mine/val", "tracker": "flow"}, datasets={"mine/val": own})
+    with pytest.raises(VosflowError, match="absent.pt"):
+        plan(
+            {"dataset": "demo/val", "tracker": "sam2", "checkpoint": "mine"},
+            checkpoints={"mine": {"path": str(tmp_path / "absent.pt")}},
+        )
+
+
+def test_a_dataset_of_ones_own(tmp_path):
+    make_videos(tmp_path, {"a": 3, "b": 3})
+    own = {
+        "base_video_dir": str(tmp_path / "JPEGImages/480p"),
+        "input_mask_dir": str(tmp_path / "Annotations/480p"),
+        "annotations": str(tmp_path / "Annotations/480p"),
+        "protocol": "davis2017",
+    }
+    before = plan({"dataset": "mine/val", "tracker": "static"}, datasets={"mine/val": own}).runs[0]
+    assert before.scored and before.dataset.requires == ()
+    (tmp_path / "JPEGImages/480p/a/00003.jpg").write_bytes(b"")
+    after = plan({"dataset": "mine/val", "tracker": "static"}, datasets={"mine/val": own}).runs[0]
+    assert before.dataset.state != after.dataset.state, "a file that comes or goes is noticed"
+
+
+def test_data_that_one_has_already_is_not_fetched(tmp_path):
+    study = plan({"dataset": "davis2017/val", "tracker": "flow"}, paths={"datasets": {"davis2017": str(tmp_path)}})
+    assert study.data_files == [] and study.runs[0].dataset.root == str(tmp_path)
+    fetched = plan({"dataset": "davis2017/val", "tracker": "flow"})
+    assert fetched.data_files and fetched.data_files[0].startswith("data/datasets/davis2017/")
+
+
+def test_load_study_announces_lost_masks(tmp_path):
+    from vosflow.records import write_json
+
+    results = tmp_path / "results"
+    data = {
+        "runs": [{"dataset": "demo/val", "tracker": "static"}],
+        "paths": {"results": str(results)},
+        "execution": {"shards": 1},
+    }
+    record = results / "demo-val/static/shards/1-of-1.json"
+    write_json(record, {"format": 1, "videos": [{"video": "a", "key": "k"}]})
+    said = []
+    load_study(data, announce=said.append)
+    assert not record.exists() and "masks of a are gone" in said[0]
+
+
+def test_planning_imports_nothing_heavy():
+    code = (
+        "import sys; from vosflow.study import Study; from vosflow.config import parse_config;"
+        "Study(parse_config({'runs': [{'dataset': 'davis2017/val', 'tracker': 'sam2', 'checkpoint': 'sam2.1_tiny'},"
+        "{'dataset': 'demo/val', 'tracker': 'flow'}]}));"
+        "print([m for m in ('torch', 'pandas', 'cv2', 'matplotlib', 'snakemake', 'sam2') if m in sys.modules])"
+    )
+    answer = subprocess.run([sys.executable, "-c", code], cwd=HOUSE, capture_output=True, text=True, check=True)
+    assert answer.stdout.strip() == "[]"

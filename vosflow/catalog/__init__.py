@@ -1,0 +1,256 @@
+"""The catalog: datasets, checkpoints and published results as data, each fact with its source.
+
+Read at every planning, so this module imports nothing heavy. What is not known is null, never a guess.
+"""
+
+from __future__ import annotations
+
+import csv
+import difflib
+from collections.abc import Iterable
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from vosflow.errors import VosflowError
+
+FOLDER = Path(__file__).parent
+
+Evidence = Literal[
+    "publisher",  # stated by the publisher of the file
+    "third_party_corroborated",  # the same value in several independent public repositories
+    "third_party_recorded",  # recorded by someone who downloaded the file; few sources
+    "made_here",  # the file is made by this repository
+    "unknown",  # not found: the first download records what it saw (see vosflow.datasets.fetch)
+]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Md5 = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
+FileName = Annotated[str, Field(pattern=r"^[^/\\]+$")]
+
+
+class _Entry(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class HttpSource(_Entry):
+    """A plain HTTP or HTTPS address."""
+
+    kind: Literal["http"]
+    url: Annotated[str, Field(pattern=r"^https?://")]
+
+
+class DriveSource(_Entry):
+    """A public file of Google Drive."""
+
+    kind: Literal["gdrive"]
+    id: str
+
+
+class HubSource(_Entry):
+    """A file of a Hugging Face repository."""
+
+    kind: Literal["hf"]
+    repo: Annotated[str, Field(pattern=r"^[^/]+/[^/]+$")]
+    file: str
+    revision: str = "main"
+    repo_type: Literal["model", "dataset"] = "model"
+
+
+class FileSource(_Entry):
+    """A file of this machine: a copy fetched by hand."""
+
+    kind: Literal["file"]
+    path: str
+
+
+Source = Annotated[HttpSource | DriveSource | HubSource | FileSource, Field(discriminator="kind")]
+
+
+class RemoteFile(_Entry):
+    """A file to fetch: the name it gets here (unique in the catalog), where from, and how to know that it is right.
+
+    `source` says where the facts are from, `evidence` how good they are.
+    """
+
+    file: FileName
+    sources: tuple[Source, ...] = ()
+    size_bytes: Annotated[int, Field(gt=0)] | None = None
+    sha256: Sha256 | None = None
+    md5: Md5 | None = None
+    evidence: Evidence
+    source: str
+    quirks: tuple[str, ...] = ()
+
+
+class Archive(RemoteFile):
+    """A file of a dataset; `extract` says whether it is an archive (or a list, used as it is)."""
+
+    extract: bool = True
+
+
+class Split(_Entry):
+    """One split of a dataset.
+
+    `adapter` is a module of `vosflow.datasets`. `archives` are the ids it needs, the one with the frames first;
+    `folder` is where the adapter's files begin inside that archive; `video_list` is the id of an archive that is not
+    extracted but names the videos. Counts are null where they are unknown.
+    """
+
+    adapter: str
+    archives: tuple[str, ...] = ()
+    folder: str = ""
+    video_list: str | None = None
+    protocol: str | None = None
+    has_ground_truth: bool
+    layout: Literal["label_maps", "per_object"] = "label_maps"
+    late_objects: bool = False
+    videos: int | None = None
+    frames: int | None = None
+    objects: int | None = None
+    source: str
+
+
+class Dataset(_Entry):
+    """A dataset: who may have it, on which terms, its archives and its splits."""
+
+    name: str
+    access: Literal["open", "registration", "login", "made_here"]
+    licence: str
+    notes: tuple[str, ...] = ()
+    archives: dict[str, Archive] = {}
+    splits: dict[str, Split]
+
+    @model_validator(mode="after")
+    def _archives_exist(self) -> Dataset:
+        for name, split in self.splits.items():
+            used = (*split.archives, *([split.video_list] if split.video_list else []))
+            for archive in used:
+                if archive not in self.archives:
+                    raise ValueError(f"split {name} uses archive {archive}, which is not among the archives")
+        return self
+
+    def root(self, split: str, folder: str | Path) -> Path:
+        """The folder that the split's adapter reads, where archives are extracted to `{folder}/{archive}`."""
+        facts = self.splits[split]
+        return Path(folder, *facts.archives[:1], facts.folder)
+
+
+class CheckpointEntry(RemoteFile):
+    """Weights of a tracker; `config` is the network that belongs to them.
+
+    Weights that are part of this repository have a `path` (relative to its root) and no sources.
+    """
+
+    tracker: str
+    config: str
+    licence: str
+    path: str | None = None
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> CheckpointEntry:
+        if (self.path is None) == (not self.sources):
+            raise ValueError("give either `sources` or, for a file of this repository, `path`")
+        return self
+
+
+class FolderDataset(_Entry):
+    """A dataset that a user describes in the config; the arguments of `vosflow.datasets.folder.folder_manifest`."""
+
+    base_video_dir: str = Field(description="Frames: {video}/{frame}.jpg below it.")
+    input_mask_dir: str = Field(description="Given masks: {video}/{frame}.png below it.")
+    videos: str | tuple[str, ...] | None = Field(
+        None, description="Names of the videos, or a file with one per line; all if not given."
+    )
+    per_obj_png_file: bool = Field(False, description="Masks are {video}/{object}/{frame}.png, also in the output.")
+    use_all_masks: bool = Field(False, description="All given masks are prompts, not only each object's first.")
+    late_objects: bool = Field(False, description="Objects may appear later (track_object_appearing_later_in_video).")
+    annotations: str | None = Field(None, description="Ground truth: {video}/{frame}.png below it.")
+    protocol: str | None = Field(None, description="Rules of scoring, for instance davis2017; needs `annotations`.")
+    binary: bool = Field(False, description="Masks hold one object, any value above 0, as in DAVIS 2016.")
+    fps: Annotated[float, Field(gt=0)] | None = Field(None, description="Frames per second of the videos.")
+
+
+class PublishedRow(_Entry):
+    """One published number, in percent. `checkpoint` is empty where the weights are not public or not named."""
+
+    method: str
+    checkpoint: str
+    dataset: str
+    split: str
+    metric: Literal["J&F", "J", "F"]
+    value: Annotated[float, Field(ge=0, le=100)]
+    source: Annotated[str, Field(min_length=1)]
+    note: str
+
+
+@cache
+def load_datasets() -> dict[str, Dataset]:
+    """All datasets of the catalog, by id; raises VosflowError if the file is wrong."""
+    return _load(FOLDER / "datasets.yaml", Dataset)
+
+
+@cache
+def load_checkpoints() -> dict[str, CheckpointEntry]:
+    """All checkpoints of the catalog, by id; raises VosflowError if the file is wrong."""
+    return _load(FOLDER / "checkpoints.yaml", CheckpointEntry)
+
+
+@cache
+def load_published() -> tuple[PublishedRow, ...]:
+    """All published numbers of the catalog; raises VosflowError if the file is wrong."""
+    path = FOLDER / "published.csv"
+    with open(path, encoding="utf-8", newline="") as file:
+        return tuple(_check(PublishedRow, row, path, f"line {n}") for n, row in enumerate(csv.DictReader(file), 2))
+
+
+def find_dataset(dataset: str) -> Dataset:
+    """The catalog's entry of `dataset`; raises VosflowError with the nearest names if there is none."""
+    return load_datasets()[known(dataset, load_datasets(), "dataset")]
+
+
+def find_split(dataset: str, split: str) -> Split:
+    """The catalog's entry of a split; raises VosflowError with the nearest names if there is none."""
+    splits = find_dataset(dataset).splits
+    return splits[known(split, splits, f"split of {dataset}")]
+
+
+def find_archive(dataset: str, archive: str) -> Archive:
+    """The catalog's entry of an archive; raises VosflowError with the nearest names if there is none."""
+    archives = find_dataset(dataset).archives
+    return archives[known(archive, archives, f"archive of {dataset}")]
+
+
+def find_checkpoint(checkpoint: str) -> CheckpointEntry:
+    """The catalog's entry of a checkpoint; raises VosflowError with the nearest names if there is none."""
+    return load_checkpoints()[known(checkpoint, load_checkpoints(), "checkpoint")]
+
+
+def known(name: str, names: Iterable[str], what: str) -> str:
+    """`name`, if it is among `names`; raises VosflowError that suggests the nearest one otherwise."""
+    names = list(names)
+    if name in names:
+        return name
+    near = difflib.get_close_matches(name, names, n=1)
+    raise VosflowError(
+        f"unknown {what}: {name!r}",
+        expected="one of " + ", ".join(names) if names else f"nothing: there is no {what}",
+        remedy=f"did you mean {near[0]!r}?" if near else "correct the name; `scripts/fetch.py --list` shows all",
+    )
+
+
+def _load(path: Path, model: type[BaseModel]) -> dict:
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the C loader is ten times faster where PyYAML has it
+    data = yaml.load(path.read_text(encoding="utf-8"), Loader=loader)
+    return {key: _check(model, value, path, key) for key, value in data.items()}
+
+
+def _check(model: type[BaseModel], data: object, path: Path, where: str):
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in (where, *first["loc"]))
+        raise VosflowError(f"{place}: {first['msg']}", path=path, remedy="correct the catalog") from error

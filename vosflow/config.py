@@ -1,0 +1,116 @@
+"""The config file, typed. What is unknown or wrong is refused at planning, with the key, what is allowed, and a guess.
+
+`vosflow/config.schema.json` is generated from these models (`python scripts/make_schema.py`), for editors.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from vosflow.catalog import FolderDataset
+from vosflow.validation import explain_validation
+
+Device = Literal["auto", "cpu", "cuda"]
+RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")
+DATASET_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.]*/[A-Za-z0-9][A-Za-z0-9_.-]*")
+
+
+class Model(BaseModel):
+    """Base: unknown keys are refused, values cannot change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class RunConfig(Model):
+    """One line of a study: a tracker over dataset splits. Lists are swept: every combination is one run."""
+
+    name: str | None = Field(None, description="Folder name of the run; by default the checkpoint's id or the tracker.")
+    dataset: str | list[str] = Field(description="Dataset and split, e.g. davis2017/val; a list gives one run each.")
+    tracker: str = Field(description="static, flow, sam2, or the import path of your own: package.module:Class.")
+    checkpoint: str | list[str] | None = Field(
+        None, description="Id from the catalog or from `checkpoints:` below; a list is swept."
+    )
+    settings: dict[str, Any] = Field({}, description="The tracker's settings; a value given as a list is swept.")
+
+    @field_validator("name")
+    @classmethod
+    def _name_is_a_folder(cls, name: str | None) -> str | None:
+        if name is not None and not RUN_NAME.fullmatch(name):
+            raise ValueError("must be letters, digits and _ . + - (it becomes a folder's name)")
+        return name
+
+
+class ExecutionConfig(Model):
+    """Where and how jobs run. Nothing here changes results, except the kind of device in the last bits."""
+
+    device: Device = Field("auto", description="auto: a GPU if there is one. cuda: a GPU or an error. cpu.")
+    shards: Annotated[int, Field(ge=1, le=10_000)] | Literal["auto"] = Field(
+        "auto", description="Jobs per run. auto: from the amount of work, see frames_per_shard."
+    )
+    frames_per_shard: int = Field(500, ge=1, description="With shards: auto, about this many frames per job.")
+    threads: int = Field(1, ge=1, description="CPU threads per tracking job.")
+    evaluation_workers: int = Field(2, ge=1, description="Processes that score the videos of one run.")
+
+
+class PathsConfig(Model):
+    """Where things are. Relative paths are relative to the folder in which snakemake runs."""
+
+    results: str = Field("results", description="Masks, scores, tables, the page.")
+    data: str = Field("data", description="Downloads, extracted datasets, checkpoints.")
+    datasets: dict[str, str] = Field(
+        {}, description="Folders of datasets that you have already, e.g. {davis2017: /data/DAVIS}."
+    )
+    checkpoints: dict[str, str] = Field({}, description="Files of catalog checkpoints that you have already.")
+
+
+class UserCheckpoint(Model):
+    """Weights of your own."""
+
+    path: str = Field(description="The file: .pt or .safetensors.")
+    config: str | None = Field(None, description="Network configuration: a name of the sam2 package, or a YAML file.")
+    sha256: str | None = Field(None, description="Expected sha256 of the file; checked if given.")
+
+
+class ReportConfig(Model):
+    """The page."""
+
+    title: str = Field("vosflow", description="Headline of the page.")
+    filmstrips: int = Field(2, ge=0, le=20, description="Best and worst videos shown as filmstrips, this many of each.")
+
+
+class Config(Model):
+    """A study."""
+
+    runs: list[RunConfig] = Field(min_length=1, description="What to run.")
+    execution: ExecutionConfig = Field(ExecutionConfig(), description="Where and how jobs run.")
+    paths: PathsConfig = Field(PathsConfig(), description="Where things are.")
+    datasets: dict[str, FolderDataset] = Field({}, description="Datasets of your own, by name/split.")
+    checkpoints: dict[str, UserCheckpoint] = Field({}, description="Checkpoints of your own, by id.")
+    report: ReportConfig = Field(ReportConfig(), description="The page.")
+
+    @field_validator("datasets")
+    @classmethod
+    def _datasets_have_splits(cls, datasets: dict[str, FolderDataset]) -> dict[str, FolderDataset]:
+        for name in datasets:
+            if not DATASET_NAME.fullmatch(name):
+                raise ValueError(f"{name!r} must have the form name/split, of letters, digits, _ and .")
+        return datasets
+
+
+def parse_config(data: Mapping[str, Any], source: str = "config.yaml") -> Config:
+    """Check a config that was read from YAML.
+
+    Raises:
+        VosflowError: names every wrong key, with what is allowed and the closest known key.
+    """
+    with explain_validation(Config, source):
+        return Config.model_validate(dict(data))
+
+
+def config_schema() -> dict[str, Any]:
+    """The JSON schema of the config file."""
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **Config.model_json_schema()}

@@ -1,0 +1,98 @@
+"""Datasets: one adapter per publisher's format, each of which writes the same manifest; fetching; extraction.
+
+Importing this package is cheap: an adapter (and with it NumPy and Pillow) is imported when it is asked for.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import sys
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from vosflow.catalog import FolderDataset, Split, find_split
+from vosflow.errors import VosflowError
+from vosflow.manifest import ImageFolder, Manifest, Prompt
+
+
+def build_manifest(dataset: str, split: str, root: str | Path, *, video_list: str | Path | None = None) -> Manifest:
+    """The manifest of a dataset split of the catalog.
+
+    Args:
+        dataset, split: as in the catalog.
+        root: the folder that its adapter reads, for instance the `DAVIS` folder of the DAVIS 2017 archive.
+        video_list: the file that names the videos where the publisher ships it apart from the archive (MOSE).
+
+    Counts that differ from the catalog's become a note of the manifest and a warning on stderr.
+
+    Raises:
+        VosflowError: unknown dataset or split, or files that are missing, damaged or contradict each other.
+    """
+    facts = find_split(dataset, split)
+    if not Path(root).is_dir():
+        raise VosflowError(
+            "the folder of the dataset is missing",
+            path=root,
+            expected=f"the extracted files of {dataset}/{split}",
+            remedy="fetch and extract its archives (scripts/fetch.py, scripts/extract_archive.py), or correct the path",
+        )
+    adapter = importlib.import_module(f"vosflow.datasets.{facts.adapter}")
+    manifest = adapter.build(dataset, split, Path(root), facts, video_list=video_list)
+    notes = count_notes(manifest, facts)
+    for note in notes:
+        print(f"warning: {dataset}/{split}: {note}", file=sys.stderr)
+    return replace(manifest, notes=manifest.notes + notes)
+
+
+def build_folder_manifest(dataset: str, split: str, description: FolderDataset) -> Manifest:
+    """The manifest of a dataset that a user describes in the config (see `vosflow.datasets.folder`)."""
+    from vosflow.datasets.folder import folder_manifest
+
+    return folder_manifest(dataset=dataset, split=split, **description.model_dump())
+
+
+def folder_description(text: str) -> FolderDataset:
+    """The description of a user's dataset, from JSON; raises VosflowError for unknown keys or wrong values."""
+    try:
+        return FolderDataset.model_validate_json(text)
+    except ValidationError as error:
+        first = min(error.errors(), key=lambda found: found["type"] != "extra_forbidden")  # a wrong key explains most
+        place = ".".join(str(part) for part in first["loc"])
+        raise VosflowError(
+            f"the description of the dataset is wrong: {place + ': ' if place else ''}{first['msg']}",
+            expected=f"a JSON object with some of {', '.join(FolderDataset.model_fields)}",
+            remedy="correct it in the config",
+        ) from error
+
+
+def count_notes(manifest: Manifest, facts: Split) -> tuple[str, ...]:
+    """One sentence per count (videos, frames, objects) that differs from what the catalog says."""
+    counted = {
+        "videos": len(manifest.videos),
+        "frames": sum(len(video.frames.names) for video in manifest.videos),
+        "objects": sum(len(video.objects) for video in manifest.videos),
+    }
+    return tuple(
+        f"{counted[name]} {name} found, {known} expected from the catalog: the dataset may be incomplete or changed"
+        for name in counted
+        if (known := getattr(facts, name)) is not None and known != counted[name]
+    )
+
+
+def content_digest(root: str | Path, frames: ImageFolder, prompts: Iterable[Prompt]) -> str:
+    """Cheap fingerprint of a video's input files, hexadecimal sha256.
+
+    It covers the names and sizes in bytes of all frames, and the full content of every prompt's mask. It does not
+    cover time stamps or the place of the files: the same archive, extracted again elsewhere, has the same digest.
+    (Re-encoded frames of exactly equal sizes would go unnoticed; reading every JPEG would cost minutes per dataset.)
+    """
+    digest = hashlib.sha256()
+    for name in frames.names:
+        digest.update(f"{name}{frames.suffix} {frames.path(root, name).stat().st_size}\n".encode())
+    for mask in sorted({prompt.mask for prompt in prompts}):
+        digest.update(hashlib.sha256((Path(root) / mask).read_bytes()).digest())
+    return digest.hexdigest()

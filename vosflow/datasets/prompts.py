@@ -1,0 +1,192 @@
+"""Which masks of a folder are prompts: the rules of `tools/vos_inference.py` of facebookresearch/sam2."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from vosflow.errors import VosflowError
+from vosflow.manifest import Prompt
+from vosflow.masks import read_label_map
+
+
+@dataclass(frozen=True)
+class PromptRule:
+    """How the masks of a folder become prompts.
+
+    per_obj_png_file: masks are `{object}/{frame}.png` (any value above 0), not label maps `{frame}.png`.
+    use_all_masks: every mask is a prompt, not only the first of each object.
+    late_objects: objects may appear after the first frame; each starts at its first non-empty mask. Without it, the
+        objects are those of the first input frame, and no others may appear later.
+    binary: a label map holds one object, 1, which is any value above 0 (DAVIS 2016).
+    void: a value of label maps that is no object.
+    """
+
+    per_obj_png_file: bool = False
+    use_all_masks: bool = False
+    late_objects: bool = False
+    binary: bool = False
+    void: int | None = None
+
+    @property
+    def encoding(self) -> str:
+        """The encoding of the prompts in the manifest."""
+        return "binary" if self.per_obj_png_file or self.binary else "label_map"
+
+
+def read_mask(path: Path, height: int, width: int) -> np.ndarray:
+    """The values of a mask file, uint8 [H, W].
+
+    Raises:
+        VosflowError: missing or damaged file, more than one channel, or another size than `height` x `width`.
+    """
+    values, _ = read_label_map(path)
+    if values.shape != (height, width):
+        raise VosflowError(
+            f"the mask is {values.shape[1]}x{values.shape[0]} pixels",
+            path=path,
+            expected=f"{width}x{height}, the size of its frame",
+            remedy="use the annotations of the same resolution as the frames",
+        )
+    return values
+
+
+def values_above_zero(values: np.ndarray) -> list[int]:
+    """The distinct values above 0 of a uint8 image, ascending."""
+    return [int(value) for value in np.flatnonzero(np.bincount(values.ravel(), minlength=256)) if value]
+
+
+class MaskFolder:
+    """The given masks of one video: `{folder}/{frame}.png`, or `{folder}/{object}/{frame}.png`."""
+
+    def __init__(self, folder: Path, video: str, height: int, width: int, rule: PromptRule) -> None:
+        self._folder, self._video, self._rule = folder, video, rule
+        self._height, self._width = height, width
+        if not folder.is_dir():
+            raise VosflowError(
+                f"the masks of video {video} are missing",
+                path=folder,
+                expected="a folder with at least the mask of the first frame",
+                remedy="extract the dataset's archive again, or correct the folder of the masks",
+            )
+        self._object_folders = _object_folders(folder, video) if rule.per_obj_png_file else {}
+
+    def has(self, frame: str) -> bool:
+        """Whether there is a mask (of any object) for `frame`."""
+        if self._rule.per_obj_png_file:
+            return any((folder / f"{frame}.png").is_file() for folder in self._object_folders.values())
+        return (self._folder / f"{frame}.png").is_file()
+
+    def objects_on(self, frame: str, *, allow_missing: bool) -> dict[int, Path]:
+        """The non-empty objects on `frame`, ascending, and the file that holds each mask.
+
+        Per-object files: a missing one is an error unless `allow_missing`, an empty one likewise, because a tracker
+        cannot be given an empty mask and leaving it out would change the result silently.
+        """
+        if not self._rule.per_obj_png_file:
+            path = self._folder / f"{frame}.png"
+            values = values_above_zero(read_mask(path, self._height, self._width))
+            if self._rule.binary:
+                return {1: path} if values else {}
+            return {value: path for value in values if value != self._rule.void}
+        found = {}
+        for object_id, folder in self._object_folders.items():
+            path = folder / f"{frame}.png"
+            if allow_missing and not path.is_file():
+                continue
+            if read_mask(path, self._height, self._width).any():
+                found[object_id] = path
+            elif not allow_missing:
+                raise VosflowError(
+                    f"the mask of object {object_id} is empty on frame {frame} of video {self._video}",
+                    path=path,
+                    expected=f"at least one pixel above 0 for each object on input frame {frame}",
+                    remedy="if objects appear later, set late_objects (--track_object_appearing_later_in_video), "
+                    "else remove the object's folder",
+                )
+        return found
+
+
+def find_prompts(
+    masks: MaskFolder, rule: PromptRule, frames: Iterable[str], video: str, folder: Path, root: Path
+) -> tuple[tuple[int, ...], tuple[Prompt, ...]]:
+    """The objects of a video, ascending, and their prompts, ordered by frame and object.
+
+    Raises:
+        VosflowError: no prompt at all, or an object that appears later without `late_objects`.
+    """
+    frames = list(frames)
+    if rule.late_objects or rule.use_all_masks:
+        input_frames = [frame for frame in frames if masks.has(frame)]
+    elif masks.has(frames[0]):
+        input_frames = frames[:1]
+    else:
+        raise VosflowError(
+            f"video {video} has no mask for its first frame, {frames[0]}",
+            path=folder,
+            expected=f"a mask for frame {frames[0]}",
+            remedy="restore the mask; if objects appear later, set late_objects "
+            "(--track_object_appearing_later_in_video)",
+        )
+    objects: set[int] = set()
+    prompts: list[Prompt] = []
+    for frame in input_frames:
+        for object_id, path in masks.objects_on(frame, allow_missing=rule.late_objects).items():
+            first_time = object_id not in objects
+            if first_time and frame != input_frames[0] and not rule.late_objects:
+                raise VosflowError(
+                    f"object {object_id} of video {video} appears on frame {frame}, after the first input frame "
+                    f"{input_frames[0]}",
+                    path=path,
+                    expected=f"only objects of the first input frame: {', '.join(map(str, sorted(objects))) or 'none'}",
+                    remedy="set late_objects (--track_object_appearing_later_in_video) to track objects that "
+                    "appear later",
+                )
+            objects.add(object_id)
+            if first_time or rule.use_all_masks:
+                mask = path.relative_to(root).as_posix()
+                prompts.append(Prompt(object_id, frame, mask, rule.encoding))
+    if not prompts:
+        where = "any frame" if rule.late_objects or not input_frames else f"frame {input_frames[0]}"
+        raise VosflowError(
+            f"video {video} has no object to track on {where}",
+            path=folder,
+            expected="a mask with at least one object on its first frame",
+            remedy="give a mask with an object there; if objects appear later, set late_objects "
+            "(--track_object_appearing_later_in_video)",
+        )
+    return tuple(sorted(objects)), tuple(prompts)
+
+
+def _object_folders(folder: Path, video: str) -> dict[int, Path]:
+    """The object folders of the per-object layout, by ascending object id."""
+    folders = {}
+    for path in sorted(folder.iterdir()):
+        if not path.is_dir() or path.name.startswith("."):
+            continue
+        if not (path.name.isascii() and path.name.isdigit()):
+            raise VosflowError(
+                f"the folder is not named by an object id, in video {video}",
+                path=path,
+                expected="one folder per object, named by its id, like 001",
+                remedy="rename or remove the folder; for label maps, do not set per_obj_png_file",
+            )
+        if int(path.name) in folders:
+            raise VosflowError(
+                f"object {int(path.name)} of video {video} has two folders",
+                path=path,
+                expected="one folder per object",
+                remedy=f"remove it or {folders[int(path.name)].name}",
+            )
+        folders[int(path.name)] = path
+    if not folders:
+        raise VosflowError(
+            f"video {video} has no object folders",
+            path=folder,
+            expected="masks as {object}/{frame}.png",
+            remedy="for label maps {frame}.png, do not set per_obj_png_file",
+        )
+    return dict(sorted(folders.items()))

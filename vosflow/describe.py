@@ -1,0 +1,87 @@
+"""run.json: what the numbers of one run came from (settings, weights, code, versions, machine) and what they cost."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from vosflow.errors import VosflowError
+from vosflow.manifest import Manifest
+from vosflow.provenance import git_commit, lock_digest
+from vosflow.records import FORMAT, RunFolder
+
+VIDEO_FACTS = (
+    "video",
+    "frames",
+    "objects",
+    "seconds",
+    "frames_per_second",
+    "peak_memory_bytes",
+    "device",
+    "precision",
+    "finished",
+)
+
+
+def describe_run(description: Mapping[str, object], manifest: Manifest, manifest_path: str, folder: str | Path) -> dict:
+    """Join a run's plan with the records of its videos.
+
+    Args:
+        description: dataset, split, run, tracker, settings, swept, checkpoint, scored, notes, code.
+
+    Returns:
+        The content of run.json. Speed is total frames by total seconds of tracking (decoding and writing included,
+        loading of weights not); memory is the largest peak of any video.
+
+    Raises:
+        VosflowError: a video of the manifest has no record.
+    """
+    run = RunFolder(folder)
+    records = []
+    for video in manifest.videos:
+        record = run.read_record(video.name)
+        if record is None:
+            raise VosflowError(
+                f"video {video.name} has no record",
+                path=run.record_path(video.name),
+                expected="a record beside the masks of every finished video",
+                remedy="delete the shard records of this run and run snakemake again",
+            )
+        records.append(record)
+    seconds = sum(record["seconds"] for record in records)
+    frames = sum(record["frames"] for record in records)
+    plan = {key: value for key, value in description.items() if key != "code"}
+    return {
+        "format": FORMAT,
+        **plan,
+        "notes": [*description.get("notes", []), *manifest.notes],
+        "protocol": manifest.protocol,
+        "manifest": str(manifest_path),
+        "folder": str(folder),
+        "videos": [{fact: record[fact] for fact in VIDEO_FACTS} for record in records],
+        "totals": {
+            "videos": len(records),
+            "frames": frames,
+            "objects": sum(record["objects"] for record in records),
+            "seconds": seconds,
+            "frames_per_second": frames / seconds if seconds else None,
+            "peak_memory_bytes": max((record["peak_memory_bytes"] for record in records), default=None),
+        },
+        "provenance": {
+            **_versions(records),
+            "git": git_commit(),
+            "code": description["code"],
+            "lock": lock_digest(),
+            "devices": sorted({record["device"] for record in records}),
+            "threads": sorted({record["threads"] for record in records if record["threads"]}),
+        },
+    }
+
+
+def _versions(records: list[dict]) -> dict[str, str]:
+    """Versions the masks were made with; where videos differ, all of them, so that a mixture is seen."""
+    found: dict[str, set[str]] = {}
+    for record in records:
+        for package, version in record["versions"].items():
+            found.setdefault(package, set()).add(version)
+    return {package: ", ".join(sorted(versions)) for package, versions in sorted(found.items())}

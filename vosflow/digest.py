@@ -1,0 +1,128 @@
+"""Digests that decide what is stale: of plain data, of files, and of the code that computes a result."""
+
+from __future__ import annotations
+
+import ast
+import functools
+import hashlib
+import importlib.util
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import vosflow
+
+UNRELATED = {"vosflow", "vosflow.errors"}  # a version or the wording of an error changes no result
+
+
+def canonical_json(value: object) -> str:
+    """JSON with sorted keys and no spaces: equal data gives equal text."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
+def data_digest(value: object) -> str:
+    """sha256 (hex) of plain data, independent of the order of keys."""
+    return hashlib.sha256(canonical_json(value).encode()).hexdigest()
+
+
+def file_digest(path: str | Path, algorithm: str = "sha256") -> str:
+    """Hash (hex) of a file's bytes."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, algorithm).hexdigest()
+
+
+def code_digest(*modules: str) -> str:
+    """Digest of the logic of `modules` and of all they import from their own packages, directly or not.
+
+    It is taken over syntax trees without docstrings and without the texts of raised errors: comments, formatting and
+    wording change nothing, logic does. Third-party packages are not part of it (the locked environment is recorded
+    with each result instead). Modules are found on disk, not imported.
+
+    Args:
+        modules: dotted names; vosflow's own or a user's.
+    """
+    packages = {name.partition(".")[0] for name in modules} | {"vosflow"}
+    seen: dict[str, str] = {}
+    waiting = list(modules)
+    while waiting:
+        name = waiting.pop()
+        if name in seen or name in UNRELATED or name.partition(".")[0] not in packages:
+            continue
+        path = _source_file(name)
+        if path is None:
+            continue
+        stat = path.stat()
+        seen[name], imports = _module_logic(name, path, stat.st_mtime_ns, stat.st_size)
+        waiting += imports
+        waiting += _parents(name)
+    return data_digest(sorted(seen.items()))
+
+
+def _parents(name: str) -> list[str]:
+    parts = name.split(".")
+    return [".".join(parts[:end]) for end in range(1, len(parts))]
+
+
+def _source_file(name: str) -> Path | None:
+    """The file of a module, without importing vosflow's modules (a user's parent packages are imported)."""
+    if name.partition(".")[0] == "vosflow":
+        base = Path(vosflow.__file__).parent.joinpath(*name.split(".")[1:])
+        for path in (base.with_suffix(".py"), base / "__init__.py"):
+            if path.is_file():
+                return path
+        return None
+    try:
+        spec = importlib.util.find_spec(name)
+    except (ImportError, AttributeError, ValueError):
+        return None
+    return Path(spec.origin) if spec and spec.origin and spec.origin.endswith(".py") else None
+
+
+@functools.cache
+def _module_logic(name: str, path: Path, mtime_ns: int, size: int) -> tuple[str, tuple[str, ...]]:
+    """(digest of one module's logic, names that it imports); cached until the file changes."""
+    tree = ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
+    package = name if path.name == "__init__.py" else name.rpartition(".")[0]
+    return data_digest(_shape(tree)), tuple(_imports(tree, package))
+
+
+def _imports(tree: ast.AST, package: str) -> Iterator[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                parents = package.split(".")[: len(package.split(".")) - node.level + 1]
+                base = ".".join([*parents, base] if base else parents)
+            yield base
+            yield from (f"{base}.{alias.name}" for alias in node.names)
+
+
+def _shape(node: object, *, in_raise: bool = False) -> object:
+    """A syntax tree as plain lists, equal across Python versions and without what changes no result."""
+    if isinstance(node, list):
+        return [_shape(item, in_raise=in_raise) for item in node]
+    if not isinstance(node, ast.AST):
+        return repr(node)
+    if in_raise and isinstance(node, ast.Constant) and isinstance(node.value, str):
+        return "text"
+    in_raise = in_raise or isinstance(node, ast.Raise)
+    fields = []
+    for key, value in ast.iter_fields(node):
+        if value is None or value == [] or key in ("ctx", "kind", "type_comment"):
+            continue
+        if key == "body" and isinstance(value, list) and _is_docstring(node, value[0]):
+            value = value[1:]
+        fields.append([key, _shape(value, in_raise=in_raise)])
+    return [type(node).__name__, fields]
+
+
+def _is_docstring(parent: ast.AST, statement: ast.AST) -> bool:
+    holders = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    return (
+        isinstance(parent, holders)
+        and isinstance(statement, ast.Expr)
+        and isinstance(statement.value, ast.Constant)
+        and isinstance(statement.value.value, str)
+    )

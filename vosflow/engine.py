@@ -1,0 +1,333 @@
+"""The loop of one shard: skip what is finished, track, write, record.
+
+Nothing here depends on Snakemake or on a dataset. Snakemake decides that a shard may be stale; this loop decides per
+video, by key, that it is.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import resource
+import time
+import traceback
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from vosflow.digest import code_digest, data_digest, file_digest
+from vosflow.errors import VosflowError
+from vosflow.manifest import LABEL_MAPS, Manifest
+from vosflow.masks import DiskError, VideoMaskWriter
+from vosflow.progress import ShardProgress, now
+from vosflow.provenance import versions
+from vosflow.records import FORMAT, RunFolder, write_json
+from vosflow.sharding import plan_shards
+from vosflow.trackers.base import Checkpoint, Masks, Tracker, TrackerSettings
+from vosflow.trackers.registry import load_tracker, tracker_module
+from vosflow.validation import explain_validation
+from vosflow.video import Video
+
+SHARED_MODULES = ("vosflow.video", "vosflow.masks")  # they shape every tracker's pixels
+
+
+@dataclass(frozen=True)
+class Method:
+    """A tracker with complete settings and its weights: what, apart from the video, decides the masks."""
+
+    tracker: str
+    settings: TrackerSettings
+    checkpoint: Checkpoint | None = None
+
+    @classmethod
+    def of(
+        cls, tracker: str, settings: Mapping[str, object] | None = None, checkpoint: Mapping[str, object] | None = None
+    ) -> Method:
+        """Build from plain data; `checkpoint` has id, path, and optionally config and the expected sha256.
+
+        Raises:
+            VosflowError: unknown tracker or settings, missing weights, or weights with another sha256.
+        """
+        kind = load_tracker(tracker)
+        return cls(tracker, parse_settings(kind, tracker, settings or {}), _checkpoint(kind, tracker, checkpoint))
+
+    @property
+    def uses_gpu(self) -> bool:
+        """Whether the tracker computes on a GPU where there is one."""
+        return load_tracker(self.tracker).uses_gpu
+
+    def key(self, video: Mapping[str, object], device: str) -> str:
+        """The key of a video: digest of settings, weights, code, device kind, and the video's manifest entry."""
+        weights = self.checkpoint and {"sha256": self.checkpoint.sha256, "config": _config_id(self.checkpoint)}
+        return data_digest(
+            {
+                "tracker": self.tracker,
+                "settings": self.settings.model_dump(mode="json"),
+                "checkpoint": weights,
+                "code": code_digest(tracker_module(self.tracker), *SHARED_MODULES),
+                "device": device,
+                "video": video,
+            }
+        )
+
+
+def parse_settings(kind: type[Tracker], tracker: str, settings: Mapping[str, object]) -> TrackerSettings:
+    """Settings of a tracker, checked; raises VosflowError that names the key and what is allowed."""
+    with explain_validation(kind.Settings, f"settings of tracker {tracker}"):
+        return kind.Settings.model_validate(dict(settings))
+
+
+def track_shard(
+    method: Method,
+    manifest: Manifest,
+    folder: str | Path,
+    *,
+    shard: int,
+    shards: int,
+    device: str = "cpu",
+    progress_file: str | Path | None = None,
+) -> dict:
+    """Track the videos of shard number `shard` (from 1) of `shards`, and return the shard record.
+
+    Args:
+        folder: the run's folder.
+        device: "cpu" or "cuda" (already leased).
+
+    Raises:
+        VosflowError: some videos failed; the others are finished and stay finished.
+    """
+    names = plan_shards({video.name: video.cost for video in manifest.videos}, shards)[shard - 1]
+    label = f"{manifest.dataset}-{manifest.split} {Path(folder).name} {shard}/{shards}"
+    keys = track_videos(method, manifest, names, folder, device=device, label=label, progress_file=progress_file)
+    run = RunFolder(folder)
+    finished = [{"video": name, "key": keys[name], "finished": run.read_record(name)["finished"]} for name in names]
+    return {"format": FORMAT, "shard": shard, "shards": shards, "videos": finished}
+
+
+def track_videos(
+    method: Method,
+    manifest: Manifest,
+    videos: Iterable[str],
+    folder: str | Path,
+    *,
+    device: str = "cpu",
+    label: str = "",
+    progress_file: str | Path | None = None,
+    masks: str | Path | None = None,
+) -> dict[str, str]:
+    """Track videos of `manifest` into the run folder `folder`; those already finished with the same key are skipped.
+
+    Args:
+        masks: another folder for the masks than `{folder}/masks`.
+
+    Returns:
+        {video: key} of all of them.
+
+    Raises:
+        VosflowError: names the videos that failed. A bad video does not stop the others; a full disk does.
+    """
+    run = RunFolder(folder, masks)
+    device_kind = _device_kind(device)
+    keys = {name: method.key(manifest.video(name).tracking_view(), device_kind) for name in videos}
+    todo = [name for name in keys if not run.is_finished(name, keys[name])]
+    failures: dict[str, str] = {}
+    frames = {name: len(manifest.video(name).frames.names) for name in todo}
+    with ShardProgress(label or method.tracker, frames, progress_file) as progress:
+        tracker = _load(method, device) if todo else None
+        for name in todo:
+            progress.start_video(name)
+            try:
+                record = _track_video(tracker, Video.of(manifest, name), run, progress, device)
+            except DiskError:
+                raise
+            except Exception as error:
+                if not _is_survivable(error):
+                    raise
+                failures[name] = str(error) if isinstance(error, VosflowError) else _out_of_memory(error, name, device)
+                progress.fail_video(name, failures[name])
+                continue
+            record |= {"key": keys[name], "device": device_kind, "precision": _precision(method.settings)}
+            write_json(run.record_path(name), record)
+            progress.finish_video(name, seconds=record["seconds"], frames_per_second=record["frames_per_second"])
+    if failures:
+        listed = "\n".join(f"- {name}: {problem}" for name, problem in failures.items())
+        good = len(keys) - len(failures)
+        raise VosflowError(
+            f"{len(failures)} of {len(keys)} videos failed, the other {good} are finished:\n{listed}",
+            path=folder,
+            remedy="mend the inputs named above and run again: only the failed videos run",
+        )
+    return keys
+
+
+def _track_video(tracker: Tracker, video: Video, run: RunFolder, progress: ShardProgress, device: str) -> dict:
+    """Track one video, write its masks, and return its record without the key."""
+    started = now()
+    clock = time.perf_counter()
+    _reset_peak_memory(device)
+    # First the promise goes, then the masks change: a kill in between leaves an unfinished video, never a false record.
+    run.record_path(video.name).unlink(missing_ok=True)
+    expected = set(_expected_frames(video))
+    with VideoMaskWriter(run.masks, video.name, layout=video.layout, palette=video.palette()) as writer:
+        for frame, masks in tracker.track(video):
+            _check_masks(tracker, video, frame, masks)
+            writer.write(frame, masks)
+            expected.discard(frame)
+            progress.frame()
+        if expected:
+            raise VosflowError(
+                f"tracker {type(tracker).__name__} gave no masks for {len(expected)} frames of video {video.name}, "
+                f"the first is {min(expected)}",
+                expected="masks for every frame from the first prompt on",
+                remedy="this is a defect of the tracker: report it with its name and settings",
+            )
+    seconds = time.perf_counter() - clock
+    return {
+        "format": FORMAT,
+        "video": video.name,
+        "frames": len(video),
+        "objects": len(video.objects),
+        "seconds": seconds,
+        "frames_per_second": len(video) / seconds,
+        "peak_memory_bytes": _peak_memory_bytes(device),
+        "started": started,
+        "finished": now(),
+        "versions": versions(),
+        "threads": _threads(),
+        "masks": run.count_masks(video.name),
+    }
+
+
+def _expected_frames(video: Video) -> tuple[str, ...]:
+    """Frames from the first prompt on; before it there is nothing to track."""
+    names = video.frame_names
+    return names[min(names.index(prompt.frame) for prompt in video.prompts) :]
+
+
+def _check_masks(tracker: Tracker, video: Video, frame: str, masks: Masks) -> None:
+    """Refuse masks of another size, type or with unknown objects: they would be scored as something else."""
+    size = (video.height, video.width)
+    if video.layout == LABEL_MAPS:
+        fits = isinstance(masks, np.ndarray) and masks.dtype == np.uint8 and masks.shape == size
+        fits = fits and int(masks.max(initial=0)) <= max(video.objects, default=0)
+        wanted = f"a uint8 label map {size} with ids up to {max(video.objects, default=0)}"
+    else:
+        fits = isinstance(masks, Mapping) and set(masks) <= set(video.objects)
+        fits = fits and all(mask.dtype == bool and mask.shape == size for mask in masks.values())
+        wanted = f"{{object id: bool {size}}} for objects among {list(video.objects)}"
+    if not fits:
+        raise VosflowError(
+            f"tracker {type(tracker).__name__} gave unusable masks on frame {frame} of video {video.name}",
+            expected=wanted,
+            remedy="see `track` in vosflow/trackers/base.py for what a tracker yields",
+        )
+
+
+def _load(method: Method, device: str) -> Tracker:
+    tracker = load_tracker(method.tracker)(method.settings, method.checkpoint, device)
+    tracker.load()
+    return tracker
+
+
+def _checkpoint(kind: type[Tracker], tracker: str, given: Mapping[str, object] | None) -> Checkpoint | None:
+    if given is None:
+        if kind.needs_checkpoint:
+            raise VosflowError(
+                f"tracker {tracker} needs a checkpoint",
+                expected="`checkpoint:` in the run, or --checkpoint FILE",
+                remedy="name one of vosflow/catalog/checkpoints.yaml, or your own file",
+            )
+        return None
+    path = Path(str(given["path"]))
+    if not path.is_file():
+        raise VosflowError(
+            "the weights are missing", path=path, remedy="fetch them (snakemake fetch_all), or mend the path"
+        )
+    found = file_digest(path)
+    if given.get("sha256") and given["sha256"] != found:
+        raise VosflowError(
+            f"the checkpoint's sha256 is {found}",
+            path=path,
+            expected=f"{given['sha256']} (checkpoint {given['id']})",
+            remedy="delete the file and fetch it again, or name the file that you mean as a checkpoint of your own",
+        )
+    return Checkpoint(id=str(given["id"]), path=path, sha256=found, config=given.get("config"))
+
+
+def _config_id(checkpoint: Checkpoint) -> str | None:
+    """A network configuration's name, or the digest of its file: a moved file stays the same configuration."""
+    config = checkpoint.config
+    return file_digest(config) if config and Path(config).is_file() else config
+
+
+def _is_survivable(error: Exception) -> bool:
+    """Whether the videos that come next can still succeed: bad input and lack of memory, nothing unforeseen."""
+    return isinstance(error, VosflowError | MemoryError) or type(error).__name__ == "OutOfMemoryError"
+
+
+def _out_of_memory(error: Exception, video: str, device: str) -> str:
+    traceback.print_exc()
+    del error
+    gc.collect()
+    if device == "cuda":
+        import torch
+
+        torch.cuda.empty_cache()
+    return str(
+        VosflowError(
+            f"out of memory on {device} while tracking video {video}",
+            expected="enough memory for all objects of the video",
+            remedy="run on a device with more memory, or lower image_size or num_maskmem (which changes results)",
+        )
+    )
+
+
+def _device_kind(device: str) -> str:
+    """What of the device numerics depend on: "cpu", or the GPU's model name."""
+    if device == "cpu":
+        return "cpu"
+    import torch
+
+    if not torch.cuda.is_available():
+        raise VosflowError(
+            "a GPU is demanded but torch cannot use one",
+            expected="torch.cuda.is_available() is True",
+            remedy="install a GPU driver that fits torch, or set `execution: device: cpu` in the config",
+        )
+    return torch.cuda.get_device_name()
+
+
+def _precision(settings: TrackerSettings) -> str:
+    return str(getattr(settings, "precision", "float32"))
+
+
+def _threads() -> int | None:
+    """Threads torch computes with, if it was used: sums depend on them in the last bits."""
+    import sys
+
+    return sys.modules["torch"].get_num_threads() if "torch" in sys.modules else None
+
+
+def _reset_peak_memory(device: str) -> None:
+    if device == "cuda":
+        import torch
+
+        torch.cuda.reset_peak_memory_stats()
+        return
+    with contextlib.suppress(OSError):  # elsewhere than on Linux the mark of the whole process stands
+        Path("/proc/self/clear_refs").write_text("5")  # forget the process's memory high-water mark
+
+
+def _peak_memory_bytes(device: str) -> int:
+    """Peak memory since the last reset: allocated GPU memory on a GPU, else resident memory of the process."""
+    if device == "cuda":
+        import torch
+
+        return torch.cuda.max_memory_allocated()
+    try:
+        status = Path("/proc/self/status").read_text()
+        return int(status.split("VmHWM:")[1].split()[0]) * 1024
+    except (OSError, IndexError):
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

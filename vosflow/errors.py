@@ -1,0 +1,53 @@
+"""The one error that users see: it names the place, the problem, what was expected and the remedy."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+
+class VosflowError(Exception):
+    """Bad input, a broken file or an impossible request, told so that the reader can act on it.
+
+    Args:
+        problem: what is wrong, one sentence without a full stop.
+        path: the file or folder (or config key) it is about.
+        expected: what would have been right.
+        remedy: what to do next.
+    """
+
+    def __init__(
+        self,
+        problem: str,
+        *,
+        path: str | Path | None = None,
+        expected: str | None = None,
+        remedy: str | None = None,
+    ) -> None:
+        super().__init__(problem)
+        self.problem = problem
+        self.path = None if path is None else str(path)
+        self.expected = expected
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        lines = [f"{self.path}: {self.problem}" if self.path else self.problem]
+        if self.expected:
+            lines.append(f"  expected:   {self.expected}")
+        if self.remedy:
+            lines.append(f"  what to do: {self.remedy}")
+        return "\n".join(lines)
+
+
+def run_command(main: Callable[[], int | None]) -> None:
+    """Run the `main` of a script and exit; a `VosflowError` becomes its message on stderr and status 1."""
+    try:
+        status = main()
+    except VosflowError as error:
+        print(f"error: {error}", file=sys.stderr)
+        status = 1
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        status = 130
+    sys.exit(status)

@@ -1,0 +1,124 @@
+"""Which device a job computes on. A file lock per GPU: concurrent jobs on one machine never share a device.
+
+Snakemake counts GPUs but assigns none (snakemake issue 281), so the engine takes a lease itself. Under a scheduler
+that shows a job its own device only, the lease is free at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from vosflow.errors import VosflowError
+
+
+def visible_gpus() -> list[str]:
+    """Ids of the GPUs this process may use, as CUDA_VISIBLE_DEVICES would name them; [] without any.
+
+    CUDA_VISIBLE_DEVICES is respected if it is set (an empty value hides all); else `nvidia-smi` is asked. torch is
+    not imported: the lease must be taken first.
+    """
+    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if chosen is not None:
+        ids = [part.strip() for part in chosen.split(",") if part.strip()]
+        return ids[: ids.index("-1")] if "-1" in ids else ids
+    return [index for index, _ in _installed_gpus()]
+
+
+def resolve_device(requested: str) -> str:
+    """ "cpu" or "cuda" for "auto", "cpu" or "cuda".
+
+    Raises:
+        VosflowError: "cuda" is demanded and no GPU is visible.
+    """
+    if requested == "cpu":
+        return "cpu"
+    if visible_gpus():
+        return "cuda"
+    if requested == "cuda":
+        raise VosflowError(
+            "a GPU is demanded (device: cuda) but none is visible",
+            expected="nvidia-smi lists a GPU, and CUDA_VISIBLE_DEVICES is unset or names one "
+            f"(it is {os.environ.get('CUDA_VISIBLE_DEVICES', 'unset')!r})",
+            remedy="run on a machine with a GPU, ask the scheduler for one (gpu=1), "
+            "or set `execution: device: cpu` in the config (slow for real networks)",
+        )
+    return "cpu"
+
+
+@contextlib.contextmanager
+def lease_device(requested: str, *, poll_seconds: float = 0.5, folder: str | Path | None = None) -> Iterator[str]:
+    """Hold one device for the duration of the context, and yield "cpu" or "cuda".
+
+    For "cuda", waits until a visible GPU is free, locks it against other vosflow jobs of this machine (also of other
+    users), and sets CUDA_VISIBLE_DEVICES to it. Must be entered before torch is imported.
+    """
+    if resolve_device(requested) == "cpu":
+        yield "cpu"
+        return
+    before = os.environ.get("CUDA_VISIBLE_DEVICES")
+    gpu, lock = _acquire(Path(folder or tempfile.gettempdir()), poll_seconds)
+    os.environ["CUDA_VISIBLE_DEVICES"] = gpu
+    try:
+        yield "cuda"
+    finally:
+        if before is None:
+            del os.environ["CUDA_VISIBLE_DEVICES"]
+        else:
+            os.environ["CUDA_VISIBLE_DEVICES"] = before
+        os.close(lock)
+
+
+def _acquire(folder: Path, poll_seconds: float) -> tuple[str, int]:
+    """Wait for a free GPU; returns (its id, the file descriptor that holds the lock)."""
+    uuids = dict(_installed_gpus())
+    said = False
+    while True:
+        for gpu in visible_gpus():
+            lock = _try_lock(folder / f"vosflow-gpu-{uuids.get(gpu, gpu)}.lock")
+            if lock is not None:
+                return gpu, lock
+        if not said:
+            print("all visible GPUs are leased by other vosflow jobs: waiting for one", file=sys.stderr, flush=True)
+            said = True
+        time.sleep(poll_seconds)
+
+
+def _try_lock(path: Path) -> int | None:
+    """An exclusive lock as an open file descriptor, or None if another process holds it.
+
+    The file is opened for reading and created only if it is missing: opening another user's file with O_CREAT in a
+    shared /tmp is refused by Linux (fs.protected_regular), which rules out the usual lock libraries here. The kernel
+    releases the lock when the process ends, however it ends.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except FileNotFoundError:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CREAT, 0o644)
+        os.fchmod(descriptor, 0o644)  # readable for other users whatever the umask
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        return None
+    return descriptor
+
+
+def _installed_gpus() -> list[tuple[str, str]]:
+    """(index, uuid) of each GPU that the driver lists: index and uuid must lead to the same lock."""
+    if shutil.which("nvidia-smi") is None:
+        return []
+    answer = subprocess.run(
+        ["nvidia-smi", "--query-gpu=index,uuid", "--format=csv,noheader"], capture_output=True, text=True, timeout=60
+    )
+    if answer.returncode != 0:
+        return []
+    return [tuple(part.strip() for part in line.split(",")) for line in answer.stdout.splitlines() if "," in line]

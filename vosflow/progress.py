@@ -1,0 +1,108 @@
+"""Progress of one shard: for people (a bar on a terminal, else one line per video) and for machines (JSON lines)."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+
+def now() -> str:
+    """The current time, ISO 8601 in UTC, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+class ShardProgress:
+    """Reports on the videos of one shard. Use as a context manager.
+
+    Args:
+        label: what is running, for people.
+        frames: frames of each video to do, in order.
+        jsonl: file to append machine-readable events to, or None.
+        stream: where people look; a bar is drawn only if it is a terminal.
+    """
+
+    def __init__(
+        self, label: str, frames: dict[str, int], jsonl: str | Path | None = None, stream: IO[str] | None = None
+    ) -> None:
+        self._label = label
+        self._frames = frames
+        self._total = sum(frames.values())
+        self._stream = stream or sys.stderr
+        self._jsonl = Path(jsonl) if jsonl else None
+        self._done_frames = 0
+        self._done_videos = 0
+        self._started = time.monotonic()
+        self._bar: Progress | None = None
+
+    def __enter__(self) -> ShardProgress:
+        if self._jsonl:
+            self._jsonl.parent.mkdir(parents=True, exist_ok=True)
+        if self._stream.isatty():
+            self._bar = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TextColumn("frames  {task.fields[speed]}"),
+                TimeRemainingColumn(),
+                console=Console(file=self._stream),
+            )
+            self._bar.start()
+            self._task = self._bar.add_task(self._label, total=self._total, speed="")
+        self._event("start", videos=len(self._frames), frames=self._total)
+        return self
+
+    def __exit__(self, kind, error, trace) -> None:
+        if self._bar:
+            self._bar.stop()
+        self._event("end", videos_done=self._done_videos, failed=kind is not None)
+
+    def start_video(self, video: str) -> None:
+        """A video begins."""
+        self._event("video_start", video=video, frames=self._frames[video])
+        if self._bar:
+            self._bar.update(self._task, description=f"{self._label}  {video}")
+
+    def frame(self) -> None:
+        """One frame's masks were written."""
+        self._done_frames += 1
+        if self._bar:
+            self._bar.update(self._task, completed=self._done_frames, speed=f"{self._speed():.1f} frames/s")
+
+    def finish_video(self, video: str, **facts: object) -> None:
+        """A video is finished; `facts` go into the JSON line."""
+        self._done_videos += 1
+        self._event("video_done", video=video, **facts)
+        if not self._bar:
+            left = (self._total - self._done_frames) / max(self._speed(), 1e-9)
+            self._say(
+                f"{self._label}: {video} done, video {self._done_videos}/{len(self._frames)}, "
+                f"{self._speed():.1f} frames/s, {left:.0f} s left"
+            )
+
+    def fail_video(self, video: str, problem: str) -> None:
+        """A video failed; the others go on."""
+        self._event("video_failed", video=video, problem=problem)
+        self._say(f"{self._label}: {video} FAILED\n{problem}")
+
+    def _speed(self) -> float:
+        return self._done_frames / max(time.monotonic() - self._started, 1e-9)
+
+    def _say(self, text: str) -> None:
+        if self._bar:
+            self._bar.console.print(text, markup=False, highlight=False)
+        else:
+            print(text, file=self._stream, flush=True)
+
+    def _event(self, event: str, **facts: object) -> None:
+        if not self._jsonl:
+            return
+        line = json.dumps({"time": now(), "event": event, "run": self._label, **facts})
+        with open(self._jsonl, "a", encoding="utf-8") as file:
+            file.write(line + "\n")

@@ -1,0 +1,184 @@
+"""Finished runs as the report reads them: run.json and the score files that lie beside it."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from pydantic_core import to_jsonable_python
+
+from vosflow.errors import VosflowError
+from vosflow.evaluation.scores import (
+    GLOBAL_FILE,
+    PER_OBJECT_FILE,
+    SCORES_FILE,
+    read_global_results,
+    read_per_object_results,
+    read_scores,
+)
+from vosflow.manifest import Manifest, load_manifest
+from vosflow.records import read_json
+from vosflow.trackers.registry import load_tracker
+
+RERUN = "run snakemake again: it evaluates and describes the run anew"
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """One finished run.
+
+    Attributes:
+        path: its run.json; scores.csv, global_results.csv and masks/ lie in the same folder.
+        description: the content of run.json.
+        scores: the row of global_results.csv (fractions), or None where no ground truth is public.
+    """
+
+    path: Path
+    description: dict
+    scores: dict[str, float] | None
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """(dataset, run): what identifies the run in a summary."""
+        return self.dataset, self.name
+
+    @property
+    def dataset(self) -> str:
+        """Dataset and split as one word pair, e.g. "davis2017/val"."""
+        return f"{self.description['dataset']}/{self.description['split']}"
+
+    @property
+    def name(self) -> str:
+        return self.description["run"]
+
+    @property
+    def tracker(self) -> str:
+        return self.description["tracker"]
+
+    @property
+    def checkpoint(self) -> str | None:
+        """Id of the checkpoint, or None for a tracker without one."""
+        return (self.description["checkpoint"] or {}).get("id")
+
+    @property
+    def score(self) -> float:
+        """Mean J&F as a fraction; NaN without ground truth."""
+        return math.nan if self.scores is None else self.scores["J&F-Mean"]
+
+    @property
+    def devices(self) -> list[str]:
+        """The devices that computed the videos, each once, in order of first use."""
+        return list(dict.fromkeys(video["device"] for video in self.description["videos"]))
+
+    @property
+    def family(self) -> str:
+        """What a reader calls the method: the checkpoint's id, or the tracker's name where there is no checkpoint."""
+        return self.checkpoint or self.tracker
+
+    @cached_property
+    def changed_settings(self) -> dict:
+        """The settings that differ from the tracker's defaults."""
+        return non_default_settings(self.tracker, self.description["settings"])
+
+    @property
+    def shown_settings(self) -> dict:
+        """The settings worth showing: those that differ from the tracker's defaults, and those the study sweeps."""
+        return dict(sorted({**self.changed_settings, **self.description["swept"]}.items()))
+
+    @cached_property
+    def manifest(self) -> Manifest:
+        """The dataset split it ran on: the recorded path, or its place beside the run where results were moved."""
+        recorded = Path(self.description["manifest"])
+        return load_manifest(recorded if recorded.is_file() else self.path.parent.parent / "manifest.json")
+
+    @cached_property
+    def frame_scores(self) -> dict[str, dict[str, float]]:
+        """video -> frame -> mean J&F (fraction) of its objects, from scores.csv; empty without ground truth."""
+        if self.scores is None:
+            return {}
+        path = self.path.parent / SCORES_FILE
+        table: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+        for score in read_scores(path):
+            table[score.video][score.frame].append((score.J + score.F) / 2)
+        expected = {video["video"] for video in self.description["videos"]}
+        if set(table) != expected:
+            odd = sorted(set(table) ^ expected)
+            raise VosflowError(
+                f"the scores are not those of this run's videos ({', '.join(odd[:5])} in one and not in the other)",
+                path=path,
+                expected=f"the {len(expected)} videos named in {self.path.name}",
+                remedy=f"delete the file and {RERUN}",
+            )
+        return {video: {frame: _mean(values) for frame, values in frames.items()} for video, frames in table.items()}
+
+    @cached_property
+    def video_scores(self) -> dict[str, float]:
+        """video -> J&F (fraction): the mean over its objects of their means; empty without ground truth."""
+        if self.scores is None:
+            return {}
+        objects: dict[str, list[float]] = defaultdict(list)
+        for name, (J, F) in read_per_object_results(self.path.parent / PER_OBJECT_FILE).items():
+            objects[name.rpartition("_")[0]].append((J + F) / 2)
+        return {video: _mean(values) for video, values in objects.items()}
+
+
+def load_runs(paths: Iterable[str | Path]) -> list[RunResult]:
+    """Read finished runs in the given order.
+
+    Raises:
+        VosflowError: a run.json or its scores are missing or broken, the same run is given twice, or there is none.
+    """
+    runs = [load_run(path) for path in paths]
+    if not runs:
+        raise VosflowError("there is no run to report", expected="at least one run.json")
+    seen: dict[tuple[str, str], Path] = {}
+    for run in runs:
+        if run.key in seen:
+            raise VosflowError(
+                f"run {run.name!r} on {run.dataset} is given twice",
+                path=run.path,
+                expected=f"each run once; the other one is {seen[run.key]}",
+                remedy="leave one of them out",
+            )
+        seen[run.key] = run.path
+    return runs
+
+
+def load_run(path: str | Path) -> RunResult:
+    """Read one run.json and the global_results.csv beside it; raises VosflowError naming the file."""
+    path = Path(path)
+    description = read_json(path)
+    return RunResult(
+        path, description, read_global_results(path.parent / GLOBAL_FILE) if description["scored"] else None
+    )
+
+
+def non_default_settings(tracker: str, settings: dict) -> dict:
+    """The settings that differ from the tracker's defaults; all of them if the tracker cannot be imported here."""
+    try:
+        fields = load_tracker(tracker).Settings.model_fields
+    except VosflowError:
+        return dict(settings)
+    defaults = {
+        name: to_jsonable_python(field.get_default(call_default_factory=True))
+        for name, field in fields.items()
+        if not field.is_required()
+    }
+    return {name: value for name, value in settings.items() if name not in defaults or value != defaults[name]}
+
+
+def main_runs(runs: Sequence[RunResult]) -> dict[str, RunResult]:
+    """The run that stands for each dataset: the highest J&F, and the first of equals (or without ground truth)."""
+    best: dict[str, RunResult] = {}
+    for run in runs:
+        if run.dataset not in best or run.score > best[run.dataset].score:
+            best[run.dataset] = run
+    return best
+
+
+def _mean(values: Sequence[float]) -> float:
+    return math.fsum(values) / len(values)

@@ -1,0 +1,237 @@
+"""The summary of a study: one row per run, as CSV for programs, Markdown for READMEs and a table for the terminal."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from vosflow.catalog import PublishedRow
+from vosflow.errors import VosflowError
+from vosflow.report.published import compare
+from vosflow.report.results import RunResult
+
+SCORE_COLUMNS = {
+    "J&F": "J&F-Mean",
+    "J": "J-Mean",
+    "F": "F-Mean",
+    "J-Recall": "J-Recall",
+    "F-Recall": "F-Recall",
+    "J-Decay": "J-Decay",
+    "F-Decay": "F-Decay",
+}
+COLUMNS = (
+    *("dataset", "run", "tracker", "checkpoint", "settings"),
+    *SCORE_COLUMNS,
+    *("frames_per_second", "peak_memory_MiB", "videos", "frames", "objects", "device"),
+    *("published", "difference", "notes"),
+)
+NO_GROUND_TRUTH = "no public ground truth"
+SHOWN = {
+    "dataset": "Dataset",
+    "run": "Run",
+    "settings": "Settings",
+    **{name: name for name in SCORE_COLUMNS},
+    "frames_per_second": "Frames/s",
+    "peak_memory_MiB": "Peak MiB",
+    "videos": "Videos",
+    "published": "Published J&F",
+    "difference": "Difference",
+}
+"""The columns a reader sees, and their headings; the CSV has them all."""
+TEXT_COLUMNS = ("dataset", "run", "settings")
+MEBIBYTE = 2**20
+
+Row = dict[str, str]
+
+
+def summary_rows(runs: Sequence[RunResult], published: Iterable[PublishedRow] | None = None) -> list[Row]:
+    """One row per run, in the order of `runs`; every cell is text, numbers at full precision, scores as fractions.
+
+    `published` replaces the catalog's published numbers. A run without ground truth has empty score cells and says
+    so in its notes.
+    """
+    return [_row(run, published) for run in runs]
+
+
+def _row(run: RunResult, published: Iterable[PublishedRow] | None) -> Row:
+    totals = run.description["totals"]
+    row: dict[str, object] = {
+        "dataset": run.dataset,
+        "run": run.name,
+        "tracker": run.tracker,
+        "checkpoint": run.checkpoint or "",
+        "settings": json.dumps(run.shown_settings, ensure_ascii=False),
+        **{name: "" if run.scores is None else run.scores[column] for name, column in SCORE_COLUMNS.items()},
+        "frames_per_second": totals["frames_per_second"],
+        "peak_memory_MiB": None if totals["peak_memory_bytes"] is None else totals["peak_memory_bytes"] / MEBIBYTE,
+        "videos": totals["videos"],
+        "frames": totals["frames"],
+        "objects": totals["objects"],
+        "device": "; ".join(run.devices),
+        "published": "",
+        "difference": "",
+        "notes": json.dumps([NO_GROUND_TRUTH] * (run.scores is None) + run.description["notes"], ensure_ascii=False),
+    }
+    for comparison in compare(run, published):
+        if comparison.row.metric == "J&F":
+            row |= {"published": comparison.published, "difference": comparison.difference}
+            break
+    return {name: "" if value is None else str(value) for name, value in row.items()}  # str(float) is exact
+
+
+def write_summary(rows: Sequence[Row], csv_path: str | Path, markdown_path: str | Path) -> None:
+    """Write summary.csv and summary.md, each atomically."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(csv_path, text.getvalue())
+    write_text(markdown_path, markdown(rows))
+
+
+def read_summary(path: str | Path) -> list[Row]:
+    """The rows of a summary.csv; raises VosflowError if it is missing or has other columns."""
+    try:
+        with open(path, newline="", encoding="utf-8") as file:
+            reader = csv.DictReader(file)
+            rows = list(reader)
+    except OSError as error:
+        raise _bad_summary(path, f"the summary cannot be read ({error.strerror})") from error
+    if tuple(reader.fieldnames or ()) != COLUMNS:
+        raise _bad_summary(path, "not a summary of this version")
+    return rows
+
+
+def _bad_summary(path: str | Path, problem: str) -> VosflowError:
+    return VosflowError(
+        problem,
+        path=path,
+        expected="a summary.csv written by scripts/summarize.py",
+        remedy="run snakemake again, or write it with scripts/summarize.py",
+    )
+
+
+def format_cell(column: str, text: str) -> str:
+    """A cell as a reader sees it: scores in percent with one decimal, "" where there is nothing to show."""
+    if column == "settings":
+        return ", ".join(f"{name}={_plain(value)}" for name, value in json.loads(text).items())
+    if text == "" or column in TEXT_COLUMNS:
+        return text
+    if column in SCORE_COLUMNS or column == "published":
+        return percent(float(text))
+    if column == "difference":
+        return percent(float(text), signed=True)
+    if column == "frames_per_second":
+        return _three_digits(float(text))
+    return f"{float(text):.0f}"
+
+
+def percent(fraction: float, *, signed: bool = False, decimals: int = 1) -> str:
+    """A fraction in percent; "n/a" for NaN, and never a negative zero."""
+    if math.isnan(fraction):
+        return "n/a"
+    value = round(100 * fraction, decimals) + 0.0  # -0.0 + 0.0 = 0.0
+    return f"{value:{'+' if signed and value else ''}.{decimals}f}"
+
+
+def _three_digits(value: float) -> str:
+    """A measured speed: no more digits than it is worth."""
+    return f"{value:.2f}" if value < 10 else f"{value:.1f}" if value < 100 else f"{value:.0f}"
+
+
+def _plain(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def shown_columns(rows: Sequence[Row]) -> list[str]:
+    """The columns of SHOWN that hold anything in `rows`: no empty published column in a study of own models."""
+    keep = {"dataset", "run", *SCORE_COLUMNS, "frames_per_second", "peak_memory_MiB", "videos"}
+    return [name for name in SHOWN if name in keep or any(format_cell(name, row[name]) for row in rows)]
+
+
+def markdown(rows: Sequence[Row]) -> str:
+    """The summary as a GitHub table: percent with one decimal, the best J&F of each dataset in bold."""
+    columns = shown_columns(rows)
+    best = {row["dataset"]: best_score(rows, row["dataset"]) for row in rows}
+    lines = [
+        "| " + " | ".join(SHOWN[name].replace("|", "\\|") for name in columns) + " |",
+        "|" + "|".join("---" if name in TEXT_COLUMNS else "--:" for name in columns) + "|",
+    ]
+    notes: list[str] = []
+    for row in rows:
+        cells = {name: _escape_markdown(format_cell(name, row[name])) for name in columns}
+        if row["J&F"] == "":
+            cells["J&F"] = NO_GROUND_TRUTH
+        elif float(row["J&F"]) == best[row["dataset"]]:
+            cells["J&F"] = f"**{cells['J&F']}**"
+        own = [note for note in json.loads(row["notes"]) if note != NO_GROUND_TRUTH]
+        notes += [note for note in own if note not in notes]
+        cells["run"] += "".join(f" [{notes.index(note) + 1}]" for note in own)
+        lines.append("| " + " | ".join(cells.values()) + " |")
+    lines += ["", f"{UNITS} Measured on: {'; '.join(dict.fromkeys(row['device'] for row in rows))}."]
+    lines += [f"- [{number}] {_escape_markdown(note)}" for number, note in enumerate(notes, 1)]
+    return "\n".join(lines) + "\n"
+
+
+UNITS = (
+    "J, F, recall and decay in percent (decay: lower is better); frames/s is frames tracked per second of tracking; "
+    "peak memory in MiB."
+)
+
+
+def best_score(rows: Sequence[Row], dataset: str) -> float | None:
+    """The highest J&F on a dataset, or None where there is nothing to compare it with."""
+    scores = [float(row["J&F"]) for row in rows if row["dataset"] == dataset and row["J&F"]]
+    return max(scores) if len(scores) > 1 else None
+
+
+def _escape_markdown(text: str) -> str:
+    for character in "\\|*_`<>[]":
+        text = text.replace(character, "\\" + character)
+    return text.replace("\n", " ")
+
+
+def print_summary(csv_path: str | Path, console: Console | None = None) -> None:
+    """Print a summary.csv as tables that fit a terminal of 80 columns, one per dataset."""
+    rows = read_summary(csv_path)
+    console = console or Console()
+    columns = ("run", "J&F", "J", "F", "frames_per_second", "peak_memory_MiB")
+    widest = max(len(row["run"]) for row in rows)
+    for dataset in dict.fromkeys(row["dataset"] for row in rows):
+        chosen = [row for row in rows if row["dataset"] == dataset]
+        unscored = "" if chosen[0]["J&F"] else f", {NO_GROUND_TRUTH}"
+        title = Text(f"{dataset}: {chosen[0]['videos']} videos{unscored}", style="bold")  # Text: [names] are no markup
+        table = Table(box=SIMPLE_HEAD, title=title, title_justify="left", padding=(0, 1, 0, 0), pad_edge=False)
+        table.add_column(SHOWN["run"], min_width=min(widest, 36), overflow="fold")
+        for name in columns[1:]:
+            table.add_column(SHOWN[name], justify="right", no_wrap=True)
+        best = best_score(rows, dataset)
+        for row in chosen:
+            style = "bold" if row["J&F"] and float(row["J&F"]) == best else ""
+            table.add_row(*(Text(format_cell(name, row[name]), style=style) for name in columns))
+        console.print(table)
+        for row in chosen:
+            if row["published"]:
+                shown = {name: format_cell(name, row[name]) for name in ("run", "J&F", "published", "difference")}
+                line = "{run}: J&F published {published}, reproduced {J&F}, difference {difference}".format(**shown)
+                console.print(Text(line))
+    console.print(Text("J and F in percent. Recall, decay and settings are in:"), Text(str(csv_path)), sep="\n")
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write a text file atomically."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    aside.write_text(text, encoding="utf-8", newline="\n")
+    os.replace(aside, path)

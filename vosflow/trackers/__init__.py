@@ -1,0 +1,1 @@
+"""Trackers: one module or package each; `base` says what they share."""

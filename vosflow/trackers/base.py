@@ -1,0 +1,62 @@
+"""What a tracker is. It knows no dataset and no Snakemake: frames and prompts in, masks out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, Protocol
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+
+from vosflow.video import Video
+
+Masks = np.ndarray | Mapping[int, np.ndarray]
+"""The masks of one frame: a label map uint8 [H, W], or, in the per-object layout, {object id: bool [H, W]}."""
+
+
+class TrackerSettings(BaseModel):
+    """Base of every tracker's settings: typed, with defaults, unknown keys refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+    def notes(self) -> list[str]:
+        """What a reader of results must know of these settings, for instance that they are out of distribution."""
+        return []
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Weights on disk: file, sha256 of the file, and the network configuration that belongs to it."""
+
+    id: str
+    path: Path
+    sha256: str
+    config: str | None = None
+
+
+class Tracker(Protocol):
+    """A method of video object segmentation. Built once per shard, then asked for one video after another.
+
+    The module that defines it must import quickly: heavy libraries (torch) are imported inside functions, because
+    `Settings` is read whenever a study is planned.
+    """
+
+    Settings: ClassVar[type[TrackerSettings]]
+    needs_checkpoint: ClassVar[bool]
+    uses_gpu: ClassVar[bool]
+
+    def __init__(self, settings: TrackerSettings, checkpoint: Checkpoint | None, device: str) -> None: ...
+
+    def load(self) -> None:
+        """Load the weights onto the device. Called once, before the first `track`, and only if there is work to do."""
+        ...
+
+    def track(self, video: Video) -> Iterator[tuple[str, Masks]]:
+        """Yield (frame name, masks) in temporal order, at most once per frame of `video`.
+
+        The masks follow `video.layout` and have the size `video.height` x `video.width`. Frames before an object's
+        prompt may be left out (they are not written). Raises VosflowError for bad input.
+        """
+        ...

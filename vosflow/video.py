@@ -1,0 +1,113 @@
+"""A video as a tracker sees it: frames as RGB arrays, prompts as boolean masks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from vosflow.errors import VosflowError
+from vosflow.manifest import Manifest, Prompt, VideoEntry
+from vosflow.masks import DAVIS_PALETTE, read_label_map
+
+
+class Video:
+    """Frames and prompts of one video of a manifest, read from disk on demand.
+
+    Attributes:
+        name, height, width, objects, prompts, fps: as in the manifest's entry.
+        frame_names: names of all frames in temporal order.
+        layout: the output layout ("label_maps" or "per_object").
+        late_objects: objects may appear after the first frame, each with its own prompt.
+    """
+
+    def __init__(self, entry: VideoEntry, root: str | Path, *, layout: str, late_objects: bool) -> None:
+        self._entry = entry
+        self._root = Path(root)
+        self.name = entry.name
+        self.height, self.width = entry.height, entry.width
+        self.objects = entry.objects
+        self.prompts = entry.prompts
+        self.fps = entry.fps
+        self.frame_names = entry.frames.names
+        self.layout = layout
+        self.late_objects = late_objects
+
+    @classmethod
+    def of(cls, manifest: Manifest, name: str) -> Video:
+        """The video called `name` of `manifest`."""
+        return cls(manifest.video(name), manifest.root, layout=manifest.layout, late_objects=manifest.late_objects)
+
+    def __len__(self) -> int:
+        return len(self.frame_names)
+
+    def frame_path(self, index: int) -> Path:
+        """File of frame number `index`."""
+        return self._entry.frames.path(self._root, self.frame_names[index])
+
+    def read_frame(self, index: int) -> np.ndarray:
+        """Frame number `index` as RGB, uint8 [H, W, 3].
+
+        Raises:
+            VosflowError: the file is missing, unreadable, or of another size than the video.
+        """
+        path = self.frame_path(index)
+        try:
+            with Image.open(path) as image:
+                frame = np.asarray(image.convert("RGB"))
+        except FileNotFoundError as error:
+            raise VosflowError(
+                f"frame {self.frame_names[index]} of video {self.name} is missing",
+                path=path,
+                expected=f"{len(self)} frames, as listed in the manifest",
+                remedy="restore the file (fetch or extract the dataset again), or write the manifest again without it",
+            ) from error
+        except (UnidentifiedImageError, OSError, SyntaxError) as error:
+            raise VosflowError(
+                f"frame {self.frame_names[index]} of video {self.name} is unreadable ({error})",
+                path=path,
+                expected="a complete JPEG or PNG image",
+                remedy="the file is damaged: restore it (extract the dataset's archive again)",
+            ) from error
+        if frame.shape[:2] != (self.height, self.width):
+            raise VosflowError(
+                f"frame {self.frame_names[index]} is {frame.shape[1]}x{frame.shape[0]} pixels",
+                path=path,
+                expected=f"{self.width}x{self.height}, like the first frame of video {self.name}",
+                remedy="restore the original frames; do not mix resolutions in one video",
+            )
+        return frame
+
+    def read_prompt(self, prompt: Prompt) -> np.ndarray:
+        """The mask of `prompt`, bool [H, W].
+
+        Raises:
+            VosflowError: missing or damaged file, RGB mask, another size than the frames, or no pixel of the object.
+        """
+        path = self._root / prompt.mask
+        label_map, _ = read_label_map(path)
+        if label_map.shape != (self.height, self.width):
+            raise VosflowError(
+                f"the mask is {label_map.shape[1]}x{label_map.shape[0]} pixels",
+                path=path,
+                expected=f"{self.width}x{self.height}, the size of the frames of video {self.name}",
+                remedy="use the annotations of the same resolution as the frames",
+            )
+        mask = label_map > 0 if prompt.encoding == "binary" else label_map == prompt.object
+        if not mask.any():
+            raise VosflowError(
+                f"the prompt of object {prompt.object} is empty on frame {prompt.frame} of video {self.name}",
+                path=path,
+                expected=f"at least one pixel of object {prompt.object}",
+                remedy="give a mask on a frame where the object is visible, or drop the object from the prompts",
+            )
+        return mask
+
+    def palette(self) -> list[int]:
+        """RGB palette for the label maps: that of the first prompt's file, else the DAVIS palette."""
+        if self.prompts:
+            _, palette = read_label_map(self._root / self.prompts[0].mask)
+            if palette is not None:
+                return palette
+        return DAVIS_PALETTE
