@@ -7,7 +7,6 @@ sys.path.insert(0, workflow.basedir)
 from vosflow.digest import canonical_json, code_digest
 from vosflow.study import archive_arguments, archive_file, checkpoint_id, load_study
 
-
 # With --sdm conda the rule environment brings its own Python; else it is the one that runs Snakemake, activated or not.
 PYTHON = "python" if workflow.deployment_settings.deployment_method else sys.executable
 SCRIPTS = f"{workflow.basedir}/scripts"

@@ -23,7 +23,7 @@ rule score_run:
     params:
         folder=lambda wildcards: run_of(wildcards).folder,
         protocol=lambda wildcards: run_of(wildcards).protocol,
-        code=code_digest("vosflow.evaluation.run"),
+        code=lambda wildcards: run_of(wildcards).evaluation_code,
     shell:
         "{PYTHON} {SCRIPTS}/evaluate.py --manifest {input.manifest:q} --predictions {params.folder:q}/masks"
         " --protocol {params.protocol} --workers {threads} --output {params.folder:q} > {log:q} 2>&1"

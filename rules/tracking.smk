@@ -25,6 +25,7 @@ rule track_shard:
         device=study.config.execution.device,
         folder=lambda wildcards: run_of(wildcards).folder,
         code=lambda wildcards: run_of(wildcards).code,
+        losses=lambda wildcards: run_of(wildcards).losses(wildcards.shard),
     shell:
         "{PYTHON} {SCRIPTS}/track_shard.py --manifest {input.manifest:q} --method {params.method:q}"
         " --shard {wildcards.shard} --shards {wildcards.shards} --folder {params.folder:q} --record {output:q}"

@@ -1,10 +1,8 @@
-"""Track the videos of a folder with any tracker. The options are those of `tools/vos_inference.py` of SAM 2.
+"""Track the videos of a folder with any tracker; the options are those of SAM 2's tools/vos_inference.py.
 
 Masks are written as {output_mask_dir}/{video}/{frame}.png. Run again, it continues after the last finished video;
 what it knows of finished videos is in {output_mask_dir}/.vosflow.
 """
-
-from __future__ import annotations
 
 import argparse
 import sys
@@ -20,7 +18,16 @@ from vosflow.errors import run_command
 from vosflow.gpu import lease_device
 
 
-def parse() -> argparse.Namespace:
+def setting(text: str) -> tuple[str, object]:
+    """A setting from the command line, e.g. num_maskmem=4."""
+    key, equals, value = text.partition("=")
+    if not equals:
+        raise argparse.ArgumentTypeError(f"{text!r} is not KEY=VALUE, e.g. num_maskmem=4")
+    return key, yaml.safe_load(value)
+
+
+def main() -> None:
+    """Parse arguments and track."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("--tracker", required=True, help="static, flow, sam2, or the import path of your own: package.module:Class")
@@ -36,31 +43,21 @@ def parse() -> argparse.Namespace:
     add("--score_thresh", type=float, help="a pixel is an object's above this logit (sam2; default 0)")
     add("--apply_postprocessing", action="store_const", const=True, help="replace unstable masks (sam2)")
     add("--dtype", choices=("float32", "bfloat16"), help="sam2; default float32, the authors use bfloat16 on a GPU")
-    add("--set", action="append", default=[], metavar="KEY=VALUE", help="any setting, e.g. num_maskmem=4; repeatable")
+    add("--set", action="append", default=[], type=setting, metavar="KEY=VALUE", help="any setting; repeatable")
     add("--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto: a GPU if there is one (default)")
-    args = parser.parse_args()
-    if bad := [item for item in args.set if "=" not in item]:
-        parser.error(f"--set takes KEY=VALUE, not {bad[0]!r}")
-    return args
-
-
-def main() -> None:
-    args = parse()
-    given = dict(score_thresh=args.score_thresh, apply_postprocessing=args.apply_postprocessing, precision=args.dtype)
-    settings = {key: value for key, value in given.items() if value is not None}
-    settings |= {key: yaml.safe_load(value) for key, value in (item.split("=", 1) for item in args.set)}
-    weights = (
-        {"id": Path(args.checkpoint).stem, "path": args.checkpoint, "config": args.config} if args.checkpoint else None
-    )
-    method = Method.of(args.tracker, settings, weights)
-    late = args.track_object_appearing_later_in_video
-    flags = dict(per_obj_png_file=args.per_obj_png_file, use_all_masks=args.use_all_masks, late_objects=late)
-    manifest = folder_manifest(args.base_video_dir, args.input_mask_dir, videos=args.video_list_file, **flags)
-    for note in method.settings.notes():
-        print(f"note: {note}", file=sys.stderr)
-    with lease_device(args.device) as device:
-        names, records = [video.name for video in manifest.videos], args.output_mask_dir / ".vosflow"
-        track_videos(method, manifest, names, records, device=device, masks=args.output_mask_dir)
+    a = parser.parse_args()
+    flags = {"score_thresh": a.score_thresh, "apply_postprocessing": a.apply_postprocessing, "precision": a.dtype}
+    settings = {key: value for key, value in flags.items() if value is not None}
+    settings |= dict(a.set)
+    weights = {"id": Path(a.checkpoint).stem, "path": a.checkpoint, "config": a.config} if a.checkpoint else None
+    method = Method.of(a.tracker, settings, weights)
+    print("".join(f"note: {note}\n" for note in method.settings.notes()), end="", file=sys.stderr)
+    late = {"late_objects": a.track_object_appearing_later_in_video, "use_all_masks": a.use_all_masks}
+    folders = (a.base_video_dir, a.input_mask_dir)
+    manifest = folder_manifest(*folders, videos=a.video_list_file, per_obj_png_file=a.per_obj_png_file, **late)
+    names = [video.name for video in manifest.videos]
+    with lease_device(a.device) as device:
+        track_videos(method, manifest, names, a.output_mask_dir / ".vosflow", device=device, masks=a.output_mask_dir)
 
 
 if __name__ == "__main__":

@@ -32,21 +32,22 @@ def file_digest(path: str | Path, algorithm: str = "sha256") -> str:
 
 
 def code_digest(*modules: str) -> str:
-    """Digest of the logic of `modules` and of all they import from their own packages, directly or not.
+    """Digest of the logic of `modules` and of all they import from beside them, directly or not.
 
     It is taken over syntax trees without docstrings and without the texts of raised errors: comments, formatting and
-    wording change nothing, logic does. Third-party packages are not part of it (the locked environment is recorded
-    with each result instead). Modules are found on disk, not imported.
+    wording change nothing, logic does. Followed are imports of vosflow, and of whatever lies in the folder that holds
+    a user's module; installed packages are not (the locked environment is recorded with each result instead).
+    Modules are found on disk, never imported.
 
     Args:
         modules: dotted names; vosflow's own or a user's.
     """
-    packages = {name.partition(".")[0] for name in modules} | {"vosflow"}
+    folders = {folder for name in modules if (folder := _home(name)) is not None}
     seen: dict[str, str] = {}
     waiting = list(modules)
     while waiting:
         name = waiting.pop()
-        if name in seen or name in UNRELATED or name.partition(".")[0] not in packages:
+        if name in seen or name in UNRELATED or _home(name) not in folders:
             continue
         path = _source_file(name)
         if path is None:
@@ -63,17 +64,35 @@ def _parents(name: str) -> list[str]:
     return [".".join(parts[:end]) for end in range(1, len(parts))]
 
 
-def _source_file(name: str) -> Path | None:
-    """The file of a module, without importing vosflow's modules (a user's parent packages are imported)."""
-    if name.partition(".")[0] == "vosflow":
-        base = Path(vosflow.__file__).parent.joinpath(*name.split(".")[1:])
-        for path in (base.with_suffix(".py"), base / "__init__.py"):
-            if path.is_file():
-                return path
+def _home(name: str) -> Path | None:
+    """The folder whose modules may import each other and count as one work; a package of its own if it is installed."""
+    top = _top_level(name.partition(".")[0])
+    if top is None:
         return None
+    folder = top.parent.parent if top.name == "__init__.py" else top.parent
+    return top if folder.name in ("site-packages", "dist-packages") else folder
+
+
+def _source_file(name: str) -> Path | None:
+    """The file of a module, found from its top-level package without importing anything."""
+    first, *rest = name.split(".")
+    top = _top_level(first)
+    if top is None or not rest:
+        return top
+    base = top.parent.joinpath(*rest)
+    for path in (base.with_suffix(".py"), base / "__init__.py"):
+        if top.name == "__init__.py" and path.is_file():
+            return path
+    return None
+
+
+def _top_level(name: str) -> Path | None:
+    """The file of a top-level module or package written in Python; None for all others."""
+    if name == "vosflow":
+        return Path(vosflow.__file__)
     try:
-        spec = importlib.util.find_spec(name)
-    except (ImportError, AttributeError, ValueError):
+        spec = importlib.util.find_spec(name) if name else None
+    except ValueError:  # a module without a spec, such as __main__
         return None
     return Path(spec.origin) if spec and spec.origin and spec.origin.endswith(".py") else None
 

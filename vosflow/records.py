@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from vosflow.errors import VosflowError
+from vosflow.progress import now
 
 FORMAT = 1
 
@@ -99,28 +100,46 @@ class RunFolder:
         return counted
 
 
-def discard_false_shard_records(folder: str | Path, shards: Iterable[str | Path]) -> list[str]:
-    """Delete those shard records of a run that promise masks which are no longer there.
+def note_lost_masks(folder: str | Path, shards: Iterable[str | Path]) -> list[str]:
+    """Find shard records of a run that promise masks which are no longer there, and note the loss beside them.
 
     Masks are not declared to Snakemake (it would delete them when a job fails), so it cannot see that one was
-    deleted. Taking back the false promise makes it run the shard again, which recomputes just those videos.
+    deleted; nor does it run a job again whose output is missing while later results exist. But the number of losses
+    (`count_losses`) is a parameter of the tracking job: noting one makes Snakemake run the shard again, which
+    recomputes just the lost videos. A loss is noted once, however often it is planned before it is mended.
+
+    Args:
+        folder: the run's folder.
+        shards: its shard records, as far as they exist.
 
     Returns:
         Names of the videos whose masks are gone.
     """
     run = RunFolder(folder)
     lost: list[str] = []
-    for path in shards:
+    for path in map(Path, shards):
         try:
             promised = read_json(path)["videos"]
         except (VosflowError, KeyError):
             continue
-        gone = [item["video"] for item in promised if not _is_kept(run, item)]
-        if gone:
-            Path(path).unlink(missing_ok=True)
-            lost += gone
+        gone = [item["video"] for item in promised if not run.is_finished(item["video"], item["key"])]
+        if not gone:
+            continue
+        lost += gone
+        notes = _losses_path(path)
+        if not notes.exists() or notes.stat().st_mtime_ns < path.stat().st_mtime_ns:
+            with open(notes, "a", encoding="utf-8") as file:
+                file.write(f"{now()} {' '.join(gone)}\n")
     return lost
 
 
-def _is_kept(run: RunFolder, promised: dict) -> bool:
-    return run.is_finished(promised["video"], promised["key"])
+def count_losses(shard: str | Path) -> int:
+    """How often masks of a shard were found missing."""
+    try:
+        return len(_losses_path(Path(shard)).read_text(encoding="utf-8").splitlines())
+    except FileNotFoundError:
+        return 0
+
+
+def _losses_path(shard: Path) -> Path:
+    return shard.with_suffix(".losses")

@@ -28,7 +28,8 @@ from vosflow.config import Config, RunConfig, parse_config
 from vosflow.digest import canonical_json, code_digest, data_digest
 from vosflow.engine import SHARED_MODULES, parse_settings
 from vosflow.errors import VosflowError
-from vosflow.records import discard_false_shard_records
+from vosflow.evaluation.protocols import load_protocol
+from vosflow.records import count_losses, note_lost_masks
 from vosflow.trackers.registry import load_tracker, tracker_module
 
 HOUSE = Path(vosflow.__file__).resolve().parents[1]
@@ -122,6 +123,15 @@ class Run:
         """Files of weights that tracking waits for."""
         return [] if self.checkpoint is None else [self.checkpoint.path]
 
+    def losses(self, shard: str) -> int:
+        """How often masks of this shard were found missing: a parameter of the tracking job, so that it runs again."""
+        return count_losses(self.file(f"shards/{shard}-of-{self.shards}.json"))
+
+    @property
+    def evaluation_code(self) -> str:
+        """Digest of the code that scores the run."""
+        return code_digest("vosflow.evaluation.run", type(load_protocol(self.protocol)).__module__)
+
     def file(self, name: str) -> str:
         """Path of a file in the run's folder."""
         return f"{self.folder}/{name}"
@@ -208,6 +218,7 @@ class Study:
         fixed = {key: value for key, value in line.settings.items() if key not in lists}
         checkpoints = line.checkpoint if isinstance(line.checkpoint, list) else [line.checkpoint]
         datasets = line.dataset if isinstance(line.dataset, list) else [line.dataset]
+        code = code_digest(tracker_module(line.tracker), *SHARED_MODULES)
         for dataset, checkpoint, *values in itertools.product(datasets, checkpoints, *lists.values()):
             chosen = dict(zip(lists, values, strict=True))
             settings = parse_settings(kind, line.tracker, {**fixed, **chosen})
@@ -226,7 +237,7 @@ class Study:
                 gpus=int(kind.uses_gpu and self.config.execution.device != "cpu"),
                 shards=self._shards(source),
                 folder=f"{self.config.paths.results}/{source.id}/{run_id}",
-                code=code_digest(tracker_module(line.tracker), *SHARED_MODULES),
+                code=code,
             )
 
     def _shards(self, source: DatasetSource) -> int:
@@ -327,14 +338,14 @@ def checkpoint_id(file: str) -> str:
 def load_study(data: Mapping[str, Any], announce: Callable[[str], None] = print) -> Study:
     """Check a config and plan it.
 
-    Takes back shard records whose masks were deleted since (see `vosflow.records`), and announces that.
+    Masks that were deleted since are noted (see `vosflow.records.note_lost_masks`) and announced.
 
     Raises:
         VosflowError: what is wrong with the config, or which files that it names are missing.
     """
     study = Study(parse_config(data))
     for run in study.runs:
-        lost = discard_false_shard_records(run.folder, run.shard_records)
+        lost = note_lost_masks(run.folder, run.shard_records)
         if lost:
             announce(f"{run.folder}: masks of {', '.join(lost)} are gone or out of date; their shards will run again")
     return study
@@ -344,6 +355,8 @@ def _user_dataset(name: str, own: FolderDataset) -> DatasetSource:
     dataset, _, split = name.partition("/")
     folders = [own.base_video_dir, own.input_mask_dir, *([own.annotations] if own.annotations else [])]
     state = _folder_state(folders, f"datasets.{name}")
+    if own.protocol is not None:
+        load_protocol(own.protocol)  # an unknown one is refused now, not after hours of tracking
     if isinstance(own.videos, str):
         if not Path(own.videos).is_file():
             raise VosflowError("the list of videos is missing", path=own.videos, expected=f"datasets.{name}.videos")

@@ -491,12 +491,12 @@ def path_in_list(root):
         (remove_first_frame, "frame 00000.jpg of video cows is missing", f"{FRAMES}/cows/00000.jpg"),
         (remove_last_frame, "mask 00003.png of video cows has no frame", f"{MASKS}/cows"),
         (remove_mask, "ground truth of frame 00003 of video cows is missing", f"{MASKS}/cows/00003.png"),
-        (remove_first_mask, "video cows has no mask for its first frame, 00000", f"{MASKS}/cows"),
+        (remove_first_mask, "no object to track: the mask of its first frame, 00000, is missing", f"{MASKS}/cows"),
         (enlarge_mask, "the mask is 32x25 pixels", f"{MASKS}/cows/00003.png"),
         (enlarge_prompt, "the mask is 34x24 pixels", f"{MASKS}/cows/00000.png"),
         (enlarge_frame, "the frame is 32x25 pixels", f"{FRAMES}/cows/00001.jpg"),
         (colour_mask, "the mask is a RGB image", f"{MASKS}/cows/00003.png"),
-        (empty_prompt, "video cows has no object to track on frame 00000", f"{MASKS}/cows"),
+        (empty_prompt, "no object to track: the mask of its first frame, 00000, is empty", f"{MASKS}/cows"),
         (truncate_mask, "the mask is unreadable", f"{MASKS}/cows/00003.png"),
         (truncate_prompt, "the mask is unreadable", f"{MASKS}/cows/00000.png"),
         (damage_frame, "the image is unreadable", f"{FRAMES}/cows/00003.jpg"),
@@ -531,7 +531,7 @@ def test_wrong_root_is_named_with_the_right_one(tmp_path):
 
 def test_no_mask_at_all_with_late_objects(tmp_path):
     root = make_davis_tree(tmp_path, {"bear": ()})
-    with pytest.raises(VosflowError, match="no object to track on any frame"):
+    with pytest.raises(VosflowError, match="no object to track: no mask with an object"):
         in_folder(root, late_objects=True)
 
 

@@ -118,3 +118,13 @@ def test_data_digest_ignores_the_order_of_keys():
 def test_file_digest_is_sha256(tmp_path):
     (tmp_path / "x").write_bytes(b"abc")
     assert file_digest(tmp_path / "x") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+def test_modules_beside_a_users_module_count_and_installed_ones_do_not(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "lone_tracker.py").write_text("import numpy\nimport lone_helper\nimport torch.nn.functional as F\n")
+    (tmp_path / "lone_helper.py").write_text("x = 1\n")
+    before = code_digest("lone_tracker")
+    (tmp_path / "lone_helper.py").write_text("x = 22\n")
+    assert code_digest("lone_tracker") != before
+    assert "lone_helper" not in sys.modules, "a digest must not import what it reads"

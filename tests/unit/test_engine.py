@@ -22,7 +22,7 @@ from vosflow import masks
 from vosflow.engine import Method, track_shard, track_videos
 from vosflow.errors import VosflowError
 from vosflow.manifest import PER_OBJECT, save_manifest
-from vosflow.records import RunFolder, discard_false_shard_records, write_json
+from vosflow.records import RunFolder, count_losses, note_lost_masks, write_json
 from vosflow.trackers.base import TrackerSettings
 
 HERE = Path(__file__).resolve()
@@ -136,12 +136,16 @@ def test_a_deleted_mask_is_noticed(toy):
     record = track_shard(Method.of(TOY), manifest, folder, shard=1, shards=1)
     path = folder / "shards" / "1-of-1.json"
     write_json(path, record)
-    assert discard_false_shard_records(folder, [path]) == [] and path.exists()
+    assert note_lost_masks(folder, [path]) == [] and count_losses(path) == 0
     (folder / "masks" / "c" / "00002.png").unlink()
-    assert discard_false_shard_records(folder, [path]) == ["c"] and not path.exists()
+    assert note_lost_masks(folder, [path]) == ["c"] and count_losses(path) == 1
+    assert note_lost_masks(folder, [path]) == ["c"] and count_losses(path) == 1, "one loss is noted once"
     ToyTracker.tracked = []
-    track_shard(Method.of(TOY), manifest, folder, shard=1, shards=1)
+    write_json(path, track_shard(Method.of(TOY), manifest, folder, shard=1, shards=1))
     assert ToyTracker.tracked == ["c"]
+    assert note_lost_masks(folder, [path]) == [] and count_losses(path) == 1
+    (folder / "masks" / "b" / "00000.png").unlink()
+    assert note_lost_masks(folder, [path]) == ["b"] and count_losses(path) == 2
 
 
 def test_copied_results_stay_finished(toy):

@@ -160,9 +160,9 @@ def test_batches_are_drawn_from_seeds_outside_the_dataset(monkeypatch):
     assert seeds and min(seeds) >= FIRST_SEED > max(DEMO_SEEDS.values())
 
 
-@pytest.mark.parametrize("update", [0, 1500, 4000, 6999])
+@pytest.mark.parametrize("update", [0, 1000, 3000, 5499])
 def test_batches_follow_the_curriculum(update):
-    recipe = Recipe(updates=7000)
+    recipe = Recipe()
     batch = draw_batch(recipe, update, SIZE)
     phase = next(phase for phase in recipe.phases if update / recipe.updates < phase.until)
     assert batch.images.shape == (phase.clips, phase.frames, 3, SIZE, SIZE)

@@ -94,8 +94,8 @@ class Archive(RemoteFile):
 class Split(_Entry):
     """One split of a dataset.
 
-    `adapter` is a module of `vosflow.datasets`. `archives` are the ids it needs, the one with the frames first;
-    `folder` is where the adapter's files begin inside that archive; `video_list` is the id of an archive that is not
+    `adapter` is a module of `vosflow.datasets`. `archives` are the ids it needs; `folder` is where the adapter's files
+    begin inside the archive (see `Dataset.root`); `video_list` is the id of an archive that is not
     extracted but names the videos. Counts are null where they are unknown.
     """
 
@@ -133,9 +133,12 @@ class Dataset(_Entry):
         return self
 
     def root(self, split: str, folder: str | Path) -> Path:
-        """The folder that the split's adapter reads, where archives are extracted to `{folder}/{archive}`."""
+        """The folder that the split's adapter reads, where archives are extracted to `{folder}/{archive}`.
+
+        A split that needs several archives is read from `folder`; its adapter knows their ids.
+        """
         facts = self.splits[split]
-        return Path(folder, *facts.archives[:1], facts.folder)
+        return Path(folder, *(facts.archives if len(facts.archives) == 1 else ()), facts.folder)
 
 
 class CheckpointEntry(RemoteFile):

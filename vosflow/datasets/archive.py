@@ -159,6 +159,8 @@ def _members(archive: Path) -> Iterator[_Member]:
             else:
                 kind = "hardlink" if info.islnk() else "other"
             yield _Member(info.name, kind, info.linkname, lambda info=info: file.extractfile(info))
+        while file.fileobj.read(1 << 20):  # to the very end, where gzip keeps the check sum of its content
+            pass
 
 
 def _safe_path(root: str, member: _Member, archive: Path) -> Path:

@@ -63,7 +63,13 @@ class Record:
 
 
 def fetch_catalog_file(entry: RemoteFile, destination: str | Path, *, locks: str | Path) -> Record:
-    """Fetch a file of the catalog (see `fetch_file`)."""
+    """Fetch a file of the catalog (see `fetch_file`); raises VosflowError if it is part of this repository."""
+    if entry.evidence == "made_here":
+        raise VosflowError(
+            f"{entry.file} is part of this repository: there is nothing to fetch",
+            expected="a file that is published elsewhere",
+            remedy="use it as it is, or make it again as the catalog says",
+        )
     return fetch_file(
         entry.sources,
         destination,
@@ -283,6 +289,7 @@ def _from_source(
             return aside, sha256, md5
         bad = destination.with_name(f"{destination.name}.bad")
         os.replace(aside, bad)
+        meta_path(destination).unlink(missing_ok=True)
         if last_chance or not resumed:
             break
         say(f"{destination.name}: wrong after it was resumed: {complaint}; once more from the beginning")

@@ -117,8 +117,8 @@ def build_entry(
     suffix, names = list_frames(root / frames, name, consecutive=consecutive)
     images = ImageFolder(frames, suffix, names)
     height, width = frame_size([images.path(root, frame) for frame in names], name)
-    folder = MaskFolder(root / masks, name, height, width, rule)
-    objects, prompts = find_prompts(folder, rule, names, name, root / masks, root)
+    given = MaskFolder(root / masks, name, height, width, rule)
+    objects, prompts = find_prompts(given, names, root)
     entry = VideoEntry(
         name=name,
         frames=images,

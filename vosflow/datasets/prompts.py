@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +11,8 @@ import numpy as np
 from vosflow.errors import VosflowError
 from vosflow.manifest import Prompt
 from vosflow.masks import read_label_map
+
+LATE = "set late_objects (--track_object_appearing_later_in_video)"
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,7 @@ class MaskFolder:
     """The given masks of one video: `{folder}/{frame}.png`, or `{folder}/{object}/{frame}.png`."""
 
     def __init__(self, folder: Path, video: str, height: int, width: int, rule: PromptRule) -> None:
-        self._folder, self._video, self._rule = folder, video, rule
+        self.folder, self.video, self.rule = folder, video, rule
         self._height, self._width = height, width
         if not folder.is_dir():
             raise VosflowError(
@@ -76,9 +78,9 @@ class MaskFolder:
 
     def has(self, frame: str) -> bool:
         """Whether there is a mask (of any object) for `frame`."""
-        if self._rule.per_obj_png_file:
+        if self.rule.per_obj_png_file:
             return any((folder / f"{frame}.png").is_file() for folder in self._object_folders.values())
-        return (self._folder / f"{frame}.png").is_file()
+        return (self.folder / f"{frame}.png").is_file()
 
     def objects_on(self, frame: str, *, allow_missing: bool) -> dict[int, Path]:
         """The non-empty objects on `frame`, ascending, and the file that holds each mask.
@@ -86,12 +88,12 @@ class MaskFolder:
         Per-object files: a missing one is an error unless `allow_missing`, an empty one likewise, because a tracker
         cannot be given an empty mask and leaving it out would change the result silently.
         """
-        if not self._rule.per_obj_png_file:
-            path = self._folder / f"{frame}.png"
+        if not self.rule.per_obj_png_file:
+            path = self.folder / f"{frame}.png"
             values = values_above_zero(read_mask(path, self._height, self._width))
-            if self._rule.binary:
+            if self.rule.binary:
                 return {1: path} if values else {}
-            return {value: path for value in values if value != self._rule.void}
+            return {value: path for value in values if value != self.rule.void}
         found = {}
         for object_id, folder in self._object_folders.items():
             path = folder / f"{frame}.png"
@@ -101,36 +103,29 @@ class MaskFolder:
                 found[object_id] = path
             elif not allow_missing:
                 raise VosflowError(
-                    f"the mask of object {object_id} is empty on frame {frame} of video {self._video}",
+                    f"the mask of object {object_id} is empty on frame {frame} of video {self.video}",
                     path=path,
                     expected=f"at least one pixel above 0 for each object on input frame {frame}",
-                    remedy="if objects appear later, set late_objects (--track_object_appearing_later_in_video), "
-                    "else remove the object's folder",
+                    remedy=f"if objects appear later, {LATE}; else remove the object's folder",
                 )
         return found
 
 
-def find_prompts(
-    masks: MaskFolder, rule: PromptRule, frames: Iterable[str], video: str, folder: Path, root: Path
-) -> tuple[tuple[int, ...], tuple[Prompt, ...]]:
+def find_prompts(masks: MaskFolder, frames: Sequence[str], root: Path) -> tuple[tuple[int, ...], tuple[Prompt, ...]]:
     """The objects of a video, ascending, and their prompts, ordered by frame and object.
+
+    Args:
+        frames: names of all frames in temporal order.
+        root: what the prompts' paths are relative to.
 
     Raises:
         VosflowError: no prompt at all, or an object that appears later without `late_objects`.
     """
-    frames = list(frames)
+    rule, video = masks.rule, masks.video
     if rule.late_objects or rule.use_all_masks:
         input_frames = [frame for frame in frames if masks.has(frame)]
-    elif masks.has(frames[0]):
-        input_frames = frames[:1]
     else:
-        raise VosflowError(
-            f"video {video} has no mask for its first frame, {frames[0]}",
-            path=folder,
-            expected=f"a mask for frame {frames[0]}",
-            remedy="restore the mask; if objects appear later, set late_objects "
-            "(--track_object_appearing_later_in_video)",
-        )
+        input_frames = [frame for frame in frames[:1] if masks.has(frame)]
     objects: set[int] = set()
     prompts: list[Prompt] = []
     for frame in input_frames:
@@ -142,21 +137,20 @@ def find_prompts(
                     f"{input_frames[0]}",
                     path=path,
                     expected=f"only objects of the first input frame: {', '.join(map(str, sorted(objects))) or 'none'}",
-                    remedy="set late_objects (--track_object_appearing_later_in_video) to track objects that "
-                    "appear later",
+                    remedy=f"to track objects that appear later, {LATE}",
                 )
             objects.add(object_id)
             if first_time or rule.use_all_masks:
-                mask = path.relative_to(root).as_posix()
-                prompts.append(Prompt(object_id, frame, mask, rule.encoding))
+                prompts.append(Prompt(object_id, frame, path.relative_to(root).as_posix(), rule.encoding))
     if not prompts:
-        where = "any frame" if rule.late_objects or not input_frames else f"frame {input_frames[0]}"
+        anywhere = rule.late_objects or rule.use_all_masks
+        found = "is empty" if input_frames else "is missing"
         raise VosflowError(
-            f"video {video} has no object to track on {where}",
-            path=folder,
-            expected="a mask with at least one object on its first frame",
-            remedy="give a mask with an object there; if objects appear later, set late_objects "
-            "(--track_object_appearing_later_in_video)",
+            f"video {video} has no object to track: "
+            + ("no mask with an object" if anywhere else f"the mask of its first frame, {frames[0]}, {found}"),
+            path=masks.folder,
+            expected="a mask that holds at least one object",
+            remedy=f"restore the mask; if objects appear later, {LATE}",
         )
     return tuple(sorted(objects)), tuple(prompts)
 

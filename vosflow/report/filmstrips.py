@@ -265,9 +265,9 @@ def paint_errors(stage: np.ndarray, truth: ObjectMasks, prediction: ObjectMasks)
         correct |= true & prediction[object_id]
     image = 0.75 * stage
     for pixels, colour, strength in (
-        (correct, CORRECT, 0.35),
-        (missed, MISSED, 0.9),
-        (extra, EXTRA, 0.9),
+        (correct & ~missed & ~extra, CORRECT, 0.35),
+        (missed & ~extra, MISSED, 0.9),
+        (extra & ~missed, EXTRA, 0.9),
         (missed & extra, SWAPPED, 0.9),
     ):
         image[pixels] = (1 - strength) * image[pixels] + strength * np.array(colour, np.float32)

@@ -6,7 +6,7 @@ import inspect
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -85,7 +85,7 @@ def render_page(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"percent": tables.percent, "json": _readable_json}
+    environment.filters |= {"percent": tables.percent, "speed": tables.three_digits, "json": _readable_json}
     speed = plot_speed(runs)
     return environment.get_template("index.html").render(
         runs=runs,
@@ -129,7 +129,7 @@ def _headline(runs: Sequence[RunResult]) -> dict:
         "runs": len(runs),
         "videos": len(videos),
         "frames": sum(frames.values()),
-        "newest": f"{newest:%Y-%m-%d %H:%M} UTC",
+        "newest": f"{newest.astimezone(UTC):%Y-%m-%d %H:%M} UTC",
     }
 
 
@@ -217,4 +217,7 @@ def _palette() -> dict[str, dict[str, str]]:
 
 
 def _readable_json(value: object) -> str:
+    """Lists of plain things as words, the rest as JSON."""
+    if isinstance(value, list):
+        return ", ".join(map(_readable_json, value))
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

@@ -122,7 +122,7 @@ def _draw_line(axis: Axes, label: str, points: list[Point], family: int, variant
             axis.plot(value, score, marker, markersize=6.5, color=colour, markerfacecolor=PAPER, zorder=3)
         if numbered:
             text = axis.annotate(f"{score:.1f}", (value, score), (0, 8), textcoords="offset points", ha="center")
-            text.set_fontsize(9)
+            text.set(fontsize=9, bbox={"facecolor": PAPER, "edgecolor": "none", "alpha": 0.7, "pad": 0.5})
 
 
 def _finish_sweep(axis: Axes, setting: str, values: list[float]) -> None:
@@ -143,7 +143,8 @@ def _finish_sweep(axis: Axes, setting: str, values: list[float]) -> None:
 def plot_speed(runs: Sequence[RunResult]) -> str | None:
     """SVG of J&F against frames/s, one panel per dataset; None where fewer than two runs are scored.
 
-    One colour per tracker or checkpoint. Every mark is labelled with its run, placed so that no two labels collide.
+    A thin line reaches from a run's slowest to its fastest video. One colour per tracker or checkpoint. Every mark is
+    labelled with its run, placed so that no two labels collide.
     """
     scored = [run for run in runs if run.scores is not None and run.description["totals"]["frames_per_second"]]
     counts = Counter(run.dataset for run in scored)
@@ -169,10 +170,11 @@ def _draw_speed(axis: Axes, runs: Sequence[RunResult], families: list[str]) -> N
         speed, score = run.description["totals"]["frames_per_second"], 100 * run.score
         colour, marker = SERIES[index % len(SERIES)], MARKERS[index % len(MARKERS)]
         axis.plot(speed, score, marker, color=colour, markersize=7, label=run.family)
+        axis.hlines(score, run.slowest, run.fastest, color=colour, linewidth=1, alpha=0.45, zorder=1)
         label = run.name.removeprefix(f"{run.family},")  # the legend says the rest
         text = axis.annotate(label, (speed, score), (0, 0), textcoords="offset points", fontsize=8.5, va="center")
         text.set_in_layout(False)
-    speeds = [run.description["totals"]["frames_per_second"] for run in runs]
+    speeds = [speed for run in runs for speed in (run.slowest, run.fastest)]
     if max(speeds) > 8 * min(speeds):
         axis.set_xscale("log")
         axis.xaxis.set_major_locator(FixedLocator(list(_decades(min(speeds), max(speeds)))))
@@ -207,6 +209,8 @@ def _place_labels(axis: Axes) -> None:
     marks = {label: tuple(axis.transData.transform(label.xy)) for label in axis.texts}
     frame = axis.get_window_extent(renderer)
     taken = [(x - 6, y - 6, x + 6, y + 6) for x, y in marks.values()]
+    for lines in axis.collections:  # from the slowest to the fastest video
+        taken += [(*start - 1, *end + 1) for start, end in map(axis.transData.transform, lines.get_segments())]
     leaders: list[tuple[Spot, Spot]] = []
 
     def crowd(label: Text) -> float:
@@ -215,7 +219,7 @@ def _place_labels(axis: Axes) -> None:
 
     for label in sorted(axis.texts, key=crowd):
         extent = label.get_window_extent(renderer)
-        width, height = extent.width + 2, extent.height
+        width, height = extent.width + 2, extent.height + 2
         x, y = marks[label]
         best = None
         for ring, dx, dy in _offsets():
@@ -244,8 +248,8 @@ def _place_labels(axis: Axes) -> None:
 
 def _offsets() -> Iterator[tuple[int, float, float]]:
     """(ring, dx, dy) in pixels, nearest first."""
-    for ring in range(1, 9):
-        near, far = 9.0 + 6 * (ring - 1), 13.0 * ring
+    for ring in range(1, 21):
+        near, far = 4.0 + 5 * ring, 6.0 + 7 * ring
         for dx, dy in (
             (near, 0),
             (-near, 0),

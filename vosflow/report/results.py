@@ -75,6 +75,16 @@ class RunResult:
         return list(dict.fromkeys(video["device"] for video in self.description["videos"]))
 
     @property
+    def slowest(self) -> float:
+        """Frames/s of the slowest video."""
+        return min(video["frames_per_second"] for video in self.description["videos"])
+
+    @property
+    def fastest(self) -> float:
+        """Frames/s of the fastest video."""
+        return max(video["frames_per_second"] for video in self.description["videos"])
+
+    @property
     def family(self) -> str:
         """What a reader calls the method: the checkpoint's id, or the tracker's name where there is no checkpoint."""
         return self.checkpoint or self.tracker

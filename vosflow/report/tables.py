@@ -132,7 +132,7 @@ def format_cell(column: str, text: str) -> str:
     if column == "difference":
         return percent(float(text), signed=True)
     if column == "frames_per_second":
-        return _three_digits(float(text))
+        return three_digits(float(text))
     return f"{float(text):.0f}"
 
 
@@ -144,8 +144,8 @@ def percent(fraction: float, *, signed: bool = False, decimals: int = 1) -> str:
     return f"{value:{'+' if signed and value else ''}.{decimals}f}"
 
 
-def _three_digits(value: float) -> str:
-    """A measured speed: no more digits than it is worth."""
+def three_digits(value: float) -> str:
+    """A measured speed with no more digits than it is worth."""
     return f"{value:.2f}" if value < 10 else f"{value:.1f}" if value < 100 else f"{value:.0f}"
 
 

@@ -131,14 +131,16 @@ def _backward_coordinates(previous: np.ndarray, current: np.ndarray, preset: str
 def _follow(field: np.ndarray, steps: np.ndarray) -> np.ndarray:
     """Compose source coordinates of the previous frame, float32 [H, W, 2], with the step from this frame to it.
 
-    Beyond the border the field goes on as it was at the border, so that what enters the frame keeps coming from outside
-    (or from where a camera that pans back left it), and no sentinel value spreads by interpolation.
+    What is interpolated are displacements: `remap` rounds positions to 1/32 pixel, which would add up in coordinates.
+    Beyond the border they go on as they are at the border: what enters the frame comes from outside, or from where a
+    camera that pans back had left it.
     """
     import cv2
 
     height, width = field.shape[:2]
+    displacements = field - _identity(height, width)
     inside = np.clip(steps, 0, np.float32([width - 1, height - 1]))
-    return cv2.remap(field, inside, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE) + (steps - inside)
+    return steps + cv2.remap(displacements, inside, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
 
 
 def _sample(mask: np.ndarray, field: np.ndarray) -> np.ndarray:

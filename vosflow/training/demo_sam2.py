@@ -54,7 +54,7 @@ class Recipe:
     come from predicted masks only, from there on.
     """
 
-    updates: int = 7000
+    updates: int = 5500
     seed: int = 0
     learning_rate: float = 1e-3
     warmup: int = 100
@@ -65,7 +65,7 @@ class Recipe:
     smallest_prompt: int = 40  # pixels
     difficulty_until: float = 0.25
     teacher_until: float = 0.15
-    phases: tuple[Phase, ...] = (Phase(0.1, 3, 4), Phase(0.3, 5, 3), Phase(0.7, 8, 2), Phase(1.0, 12, 2))
+    phases: tuple[Phase, ...] = (Phase(0.08, 3, 4), Phase(0.25, 5, 3), Phase(0.7, 8, 2), Phase(1.0, 10, 2))
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,206 @@
+"""The catalog: complete, consistent with itself and with the code, and strict."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from vosflow.catalog import (
+    CheckpointEntry,
+    Dataset,
+    _load,
+    find_archive,
+    find_checkpoint,
+    find_dataset,
+    find_split,
+    load_checkpoints,
+    load_datasets,
+    load_published,
+)
+from vosflow.datasets import build_manifest
+from vosflow.datasets.demo import write_demo_dataset
+from vosflow.datasets.fetch import describe, list_catalog
+from vosflow.errors import VosflowError
+from vosflow.evaluation.protocols import BUILT_IN as PROTOCOLS
+from vosflow.trackers.registry import BUILT_IN as TRACKERS
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+SHA256 = "0" * 64
+
+
+def remote_files():
+    yield from (entry for dataset in load_datasets().values() for entry in dataset.archives.values())
+    yield from load_checkpoints().values()
+
+
+def test_every_split_names_an_adapter():
+    for dataset in load_datasets().values():
+        for split in dataset.splits.values():
+            assert importlib.util.find_spec(f"vosflow.datasets.{split.adapter}") is not None
+            assert split.protocol in PROTOCOLS if split.has_ground_truth else split.protocol is None
+
+
+def test_file_names_are_unique():
+    names = [entry.file for entry in remote_files()]
+    assert len(names) == len(set(names))
+
+
+def test_every_file_has_a_source_and_honest_evidence():
+    for entry in remote_files():
+        assert entry.source
+        assert bool(entry.sources) != (entry.evidence == "made_here")
+        if entry.sources:
+            assert (entry.evidence == "unknown") == (entry.sha256 is None and entry.md5 is None)
+        for source in entry.sources:
+            assert describe(source)
+
+
+def test_no_source_is_used_twice():
+    places = [describe(source) for entry in remote_files() for source in entry.sources]
+    assert len(places) == len(set(places))
+
+
+def test_checkpoints_have_networks_of_the_sam2_package():
+    package = Path(importlib.util.find_spec("sam2").origin).parent
+    for name, entry in load_checkpoints().items():
+        assert entry.tracker in TRACKERS
+        if name != "sam2_demo":
+            assert (package / entry.config).is_file()
+
+
+@pytest.mark.parametrize(
+    "dataset, split, counts",
+    [  # counted in fperazzi/davis-2017@7f9de7af data/db_info.yaml
+        ("davis2016", "train", (30, 2079)),
+        ("davis2016", "val", (20, 1376)),
+        ("davis2017", "train", (60, 4209)),
+        ("davis2017", "val", (30, 1999)),
+        ("davis2017", "test-dev", (30, 2086)),
+        ("mose", "valid", (311, None)),
+    ],
+)
+def test_counts(dataset, split, counts):
+    facts = find_split(dataset, split)
+    assert (facts.videos, facts.frames) == counts
+
+
+def test_counts_of_the_demo_are_those_of_its_files(tmp_path):
+    write_demo_dataset(tmp_path / "demo")
+    assert build_manifest("demo", "val", tmp_path / "demo").notes == ()
+
+
+def test_root_of_a_split():
+    assert find_dataset("davis2017").root("test-dev", "data") == Path("data/test-dev-480p/DAVIS")
+    assert find_dataset("mose").root("valid", "data") == Path("data/valid/valid")
+    assert find_dataset("demo").root("val", "data") == Path("data")
+    entry = {"file": "f", "evidence": "unknown", "source": "s"}
+    split = {"adapter": "davis2017", "archives": ["frames", "masks"], "has_ground_truth": False, "source": "s"}
+    archives = {"frames": entry, "masks": {**entry, "file": "g"}}
+    apart = Dataset(name="X", access="open", licence="none", archives=archives, splits={"val": split})
+    assert apart.root("val", "data") == Path("data")
+
+
+def test_published_rows_are_of_the_catalog():
+    rows = load_published()
+    assert {(row.dataset, row.split) for row in rows} == {("davis2017", "val"), ("mose", "valid")}
+    for row in rows:
+        find_split(row.dataset, row.split)
+        if row.checkpoint:
+            find_checkpoint(row.checkpoint)
+        else:
+            assert row.note  # why it has none
+    keys = [(row.method, row.checkpoint, row.dataset, row.metric, row.source) for row in rows]
+    assert len(keys) == len(set(keys))
+
+
+def test_published_j_and_f_agree_with_their_mean():
+    values = {(row.checkpoint, row.metric): row.value for row in load_published() if "UCloud" in row.source}
+    for checkpoint in ("sam2_base_plus", "sam2_large"):
+        mean = (values[checkpoint, "J"] + values[checkpoint, "F"]) / 2
+        assert values[checkpoint, "J&F"] == pytest.approx(mean, abs=6e-5)
+
+
+@pytest.mark.parametrize(
+    "find, arguments, remedy",
+    [
+        (find_dataset, ("davis2o17",), "did you mean 'davis2017'?"),
+        (find_split, ("davis2017", "vall"), "did you mean 'val'?"),
+        (find_archive, ("mose", "vaild"), "did you mean 'valid'?"),
+        (find_checkpoint, ("sam2.1_hiera_large",), "did you mean 'sam2.1_large'?"),
+        (find_checkpoint, ("xyz",), "scripts/fetch.py --list"),
+    ],
+)
+def test_unknown_names(find, arguments, remedy):
+    with pytest.raises(VosflowError) as caught:
+        find(*arguments)
+    assert remedy in caught.value.remedy
+
+
+def test_unknown_keys_are_refused(tmp_path):
+    path = tmp_path / "datasets.yaml"
+    path.write_text("x:\n  name: X\n  access: open\n  licence: none\n  splits: {}\n  size: 3\n")
+    with pytest.raises(VosflowError, match=r"x\.size"):
+        _load(path, Dataset)
+
+
+def test_splits_use_known_archives():
+    split = {"adapter": "davis2017", "archives": ["a"], "has_ground_truth": False, "source": "s"}
+    with pytest.raises(ValidationError, match="archive a, which is not among"):
+        Dataset(name="X", access="open", licence="none", splits={"val": split})
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"sha256": "abc"},
+        {"file": "a/b"},
+        {"sources": [{"kind": "http", "url": "ftp://host/file"}]},
+        {"sources": [{"kind": "gdrive", "url": "https://host/file"}]},
+        {"path": "a", "sources": [{"kind": "gdrive", "id": "1"}]},
+        {"path": None},
+    ],
+)
+def test_wrong_checkpoints_are_refused(change):
+    entry = {"file": "f", "tracker": "sam2", "config": "c", "licence": "l", "evidence": "unknown", "source": "s"}
+    CheckpointEntry(**entry, path="a", sha256=SHA256)
+    with pytest.raises(ValidationError):
+        CheckpointEntry(**{**entry, "path": "a", **change})
+
+
+def test_list_says_what_is_there(tmp_path):
+    (tmp_path / "downloads").mkdir()
+    (tmp_path / "downloads" / "DAVIS-data.zip").touch()
+    lines = list_catalog(tmp_path)
+    assert len(lines) == 1 + len(list(remote_files()))
+    (davis2016,) = (line for line in lines if line.startswith("davis2016 data"))
+    (davis2017,) = (line for line in lines if line.startswith("davis2017 trainval"))
+    assert davis2016.endswith("yes") and davis2017.endswith("no")
+    assert re.search(r"833 +sha256, third_party_recorded", davis2017)
+
+
+def test_fetch_script_refuses_half_a_request():
+    command = [sys.executable, REPOSITORY / "scripts/fetch.py", "--dataset", "davis2017"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 1 and "nothing to fetch" in done.stderr
+
+
+def test_fetch_script_has_nothing_to_do_for_files_of_the_repository(tmp_path):
+    command = [sys.executable, REPOSITORY / "scripts/fetch.py", "--checkpoint", "sam2_demo", "--data", tmp_path]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 1 and "part of this repository" in done.stderr and not list(tmp_path.iterdir())
+
+
+def test_planning_imports_nothing_heavy():
+    code = (
+        "import sys, vosflow.catalog, vosflow.datasets; vosflow.catalog.load_datasets();"
+        "heavy = ('numpy', 'PIL', 'torch', 'pandas', 'cv2', 'requests', 'gdown');"
+        "print([name for name in heavy if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=REPOSITORY)
+    assert done.stdout.strip() == "[]"
