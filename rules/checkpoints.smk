@@ -21,7 +21,7 @@ rule fetch_checkpoint:
         runtime=240,
     params:
         checkpoint=lambda wildcards: checkpoint_id(wildcards.file),
-        data=DATA,
+        data=lambda wildcards: DATA,
     shell:
-        "{PYTHON} {SCRIPTS}/fetch.py --checkpoint {params.checkpoint} --data {params.data:q} --output {output:q}"
+        "python $VOSFLOW/scripts/fetch.py --checkpoint {params.checkpoint} --data {params.data:q} --output {output:q}"
         " 2>&1 | tee {log:q}"

@@ -1,5 +1,6 @@
 # What all rules share: the study, read once from the config, and the constraints of wildcards.
 
+import os
 import sys
 
 sys.path.insert(0, workflow.basedir)
@@ -7,9 +8,11 @@ sys.path.insert(0, workflow.basedir)
 from vosflow.digest import canonical_json, code_digest
 from vosflow.study import archive_arguments, archive_file, checkpoint_id, load_study
 
-# With --sdm conda the rule environment brings its own Python; else it is the one that runs Snakemake, activated or not.
-PYTHON = "python" if workflow.deployment_settings.deployment_method else sys.executable
-SCRIPTS = f"{workflow.basedir}/scripts"
+# Jobs run `python $VOSFLOW/scripts/...` with the Python that runs Snakemake, activated or not; with --sdm conda, the
+# environment of the rule comes first on the path. (Paths inside the commands would rerun everything when they change.)
+os.environ["VOSFLOW"] = str(workflow.basedir)
+os.environ["PATH"] = os.path.dirname(sys.executable) + os.pathsep + os.environ["PATH"]
+
 CONDA = f"{workflow.basedir}/envs/vosflow.yaml"
 
 study = load_study(config, announce=logger.warning)

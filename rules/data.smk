@@ -21,10 +21,10 @@ rule make_demo_dataset:
         mem_mb=1_000,
         runtime=10,
     params:
-        folder=f"{DATA}/datasets/demo",
+        folder=lambda wildcards, output: output[0].removesuffix(".json"),
         code=code_digest("vosflow.datasets.demo"),
     shell:
-        "{PYTHON} {SCRIPTS}/make_demo_dataset.py --output {params.folder:q} --marker {output:q} > {log:q} 2>&1"
+        "python $VOSFLOW/scripts/make_demo_dataset.py --output {params.folder:q} --marker {output:q} > {log:q} 2>&1"
 
 
 rule fetch_archive:
@@ -43,9 +43,9 @@ rule fetch_archive:
         runtime=1440,
     params:
         source=lambda wildcards: archive_arguments(wildcards.file),
-        data=DATA,
+        data=lambda wildcards: DATA,
     shell:
-        "{PYTHON} {SCRIPTS}/fetch.py {params.source:q} --data {params.data:q} --output {output:q} 2>&1 | tee {log:q}"
+        "python $VOSFLOW/scripts/fetch.py {params.source:q} --data {params.data:q} --output {output:q} 2>&1 | tee {log:q}"
 
 
 rule extract_archive:
@@ -65,9 +65,9 @@ rule extract_archive:
         mem_mb=1_000,
         runtime=240,
     params:
-        folder=f"{DATA}/datasets/{{name}}/{{archive}}",
+        folder=lambda wildcards, output: output[0].removesuffix(".json"),
     shell:
-        "{PYTHON} {SCRIPTS}/extract_archive.py {input:q} --folder {params.folder:q} --marker {output:q} > {log:q} 2>&1"
+        "python $VOSFLOW/scripts/extract_archive.py {input:q} --folder {params.folder:q} --marker {output:q} > {log:q} 2>&1"
 
 
 rule write_manifest:
@@ -91,4 +91,4 @@ rule write_manifest:
         state=lambda wildcards: study.dataset(wildcards.dataset).state,
         code=lambda wildcards: study.dataset(wildcards.dataset).code,
     shell:
-        "{PYTHON} {SCRIPTS}/write_manifest.py {params.source:q} --output {output:q} > {log:q} 2>&1"
+        "python $VOSFLOW/scripts/write_manifest.py {params.source:q} --output {output:q} > {log:q} 2>&1"

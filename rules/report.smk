@@ -22,7 +22,7 @@ rule summarize:
     params:
         code=code_digest("vosflow.report.tables"),
     shell:
-        "{PYTHON} {SCRIPTS}/summarize.py --runs {input.runs:q} --csv {output.csv:q} --md {output.md:q} > {log:q} 2>&1"
+        "python $VOSFLOW/scripts/summarize.py --runs {input.runs:q} --csv {output.csv:q} --md {output.md:q} > {log:q} 2>&1"
 
 
 rule write_report:
@@ -46,8 +46,8 @@ rule write_report:
     params:
         title=study.config.report.title,
         filmstrips=study.config.report.filmstrips,
-        folder=f"{RESULTS}/report",
+        folder=lambda wildcards, output: os.path.dirname(output.page),
         code=code_digest("vosflow.report.page"),
     shell:
-        "{PYTHON} {SCRIPTS}/write_report.py --runs {input.runs:q} --summary {input.summary:q} --title {params.title:q}"
+        "python $VOSFLOW/scripts/write_report.py --runs {input.runs:q} --summary {input.summary:q} --title {params.title:q}"
         " --filmstrips {params.filmstrips} --output {params.folder:q} > {log:q} 2>&1"

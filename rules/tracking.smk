@@ -27,7 +27,7 @@ rule track_shard:
         code=lambda wildcards: run_of(wildcards).code,
         losses=lambda wildcards: run_of(wildcards).losses(wildcards.shard),
     shell:
-        "{PYTHON} {SCRIPTS}/track_shard.py --manifest {input.manifest:q} --method {params.method:q}"
+        "python $VOSFLOW/scripts/track_shard.py --manifest {input.manifest:q} --method {params.method:q}"
         " --shard {wildcards.shard} --shards {wildcards.shards} --folder {params.folder:q} --record {output:q}"
         " --device {params.device} --threads {threads} 2>&1 | tee {log:q}"
 
@@ -54,5 +54,5 @@ rule describe_run:
         folder=lambda wildcards: run_of(wildcards).folder,
         code=code_digest("vosflow.describe"),
     shell:
-        "{PYTHON} {SCRIPTS}/describe_run.py --manifest {input.manifest:q} --description {params.description:q}"
+        "python $VOSFLOW/scripts/describe_run.py --manifest {input.manifest:q} --description {params.description:q}"
         " --folder {params.folder:q} --output {output:q} > {log:q} 2>&1"

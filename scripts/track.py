@@ -18,14 +18,6 @@ from vosflow.errors import run_command
 from vosflow.gpu import lease_device
 
 
-def setting(text: str) -> tuple[str, object]:
-    """A setting from the command line, e.g. num_maskmem=4."""
-    key, equals, value = text.partition("=")
-    if not equals:
-        raise argparse.ArgumentTypeError(f"{text!r} is not KEY=VALUE, e.g. num_maskmem=4")
-    return key, yaml.safe_load(value)
-
-
 def main() -> None:
     """Parse arguments and track."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -43,12 +35,14 @@ def main() -> None:
     add("--score_thresh", type=float, help="a pixel is an object's above this logit (sam2; default 0)")
     add("--apply_postprocessing", action="store_const", const=True, help="replace unstable masks (sam2)")
     add("--dtype", choices=("float32", "bfloat16"), help="sam2; default float32, the authors use bfloat16 on a GPU")
-    add("--set", action="append", default=[], type=setting, metavar="KEY=VALUE", help="any setting; repeatable")
+    add("--set", action="append", default=[], metavar="KEY=VALUE", help="any setting, e.g. num_maskmem=4; repeatable")
     add("--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto: a GPU if there is one (default)")
     a = parser.parse_args()
+    if wrong := [item for item in a.set if "=" not in item]:
+        parser.error(f"--set takes KEY=VALUE, e.g. num_maskmem=4, not {wrong[0]!r}")
     flags = {"score_thresh": a.score_thresh, "apply_postprocessing": a.apply_postprocessing, "precision": a.dtype}
     settings = {key: value for key, value in flags.items() if value is not None}
-    settings |= dict(a.set)
+    settings |= {key: yaml.safe_load(value) for key, value in (item.split("=", 1) for item in a.set)}
     weights = {"id": Path(a.checkpoint).stem, "path": a.checkpoint, "config": a.config} if a.checkpoint else None
     method = Method.of(a.tracker, settings, weights)
     print("".join(f"note: {note}\n" for note in method.settings.notes()), end="", file=sys.stderr)

@@ -284,8 +284,10 @@ def test_summary_repeats_the_scores_exactly(study, tmp_path):
         if row["dataset"] == "mose/valid":
             continue
         (scores,) = read_rows(path.parent / "global_results.csv")
-        for column, name in tables.SCORE_COLUMNS.items():
-            assert row[column] == scores[name]
+        for column in ("J&F", "J", "F"):
+            assert row[column] == scores[f"{column}-Mean"]
+        for column in ("J-Recall", "F-Recall", "J-Decay", "F-Decay"):
+            assert row[column] == scores[column]
         assert row["peak_memory_MiB"] == "300.0" and row["videos"] == "4" and row["objects"] == "8"
 
 
@@ -391,6 +393,9 @@ def test_names_and_notes_are_escaped_everywhere(tmp_path):
     assert sum(tag == "script" for tag, _ in reader.tags) == 1
     words = "".join(reader.words)
     assert "one<b>" in words and "[bold]two|$y$" in words and "a|b $x$ & <i>" in words
+    runs = results.load_runs(paths)
+    drawn = plots.plot_speed(runs) + plots.plot_videos(runs)["demo/val"]
+    assert {"one<b>", "[bold]two|$y$", "a|b $x$ & <i>", "[red]c"} <= set(Reader(drawn).words)
     table = [line for line in (tmp_path / "out/summary.md").read_text().splitlines() if line.startswith("|")]
     assert len({len(re.findall(r"(?<!\\)\|", line)) for line in table}) == 1
     console = Console(width=100, record=True, file=StringIO())
@@ -518,11 +523,11 @@ def test_a_short_lapse_is_among_the_frames_shown(tmp_path):
     images, label_maps = moving_squares(5, frames=40, objects=1)
     label_maps, images = np.repeat(label_maps[:1], 40, 0), np.repeat(images[:1], 40, 0)
     lapse = label_maps.copy()
-    lapse[23] = 0
+    lapse[20] = 0
     manifest = make_dataset(tmp_path, {"a": (images, label_maps)})
     run = results.load_run(make_run(tmp_path, manifest, "static", {"a": lapse}))
     (strip,) = filmstrips.make_filmstrips([run])
-    assert ("00023", [0.0]) in strip.frames and len(strip.frames) == 6
+    assert ("00020", [0.0]) in strip.frames and len(strip.frames) == 6
 
 
 def test_errors_are_painted_by_kind():

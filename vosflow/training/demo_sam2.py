@@ -25,7 +25,7 @@ import torch
 import torch.nn.functional as F
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
-from safetensors.torch import save_file
+from safetensors.torch import save as to_safetensors
 from torch import Tensor, nn
 
 from vosflow.datasets.demo import FRAMES, render_clip
@@ -322,7 +322,7 @@ def export(training: Training, path: str | Path) -> None:
     """Write the averaged weights as float16 safetensors, atomically; the configuration is sam2_demo.yaml."""
     weights = {name: tensor.half().contiguous() for name, tensor in training.averaged_weights().items()}
     metadata = {"config": CONFIG.name, "updates": str(training.update), "seed": str(training.recipe.seed)}
-    _write_aside(Path(path), lambda aside: save_file(weights, aside, metadata=metadata))
+    _write_aside(Path(path), lambda aside: aside.write_bytes(to_safetensors(weights, metadata)))
 
 
 def _write_losses(path: Path, history: list[list[float]]) -> None:
@@ -330,7 +330,7 @@ def _write_losses(path: Path, history: list[list[float]]) -> None:
         csv.writer(file).writerows([COLUMNS, *history])
 
 
-def _write_aside(path: Path, write: Callable[[Path], None]) -> None:
+def _write_aside(path: Path, write: Callable[[Path], object]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}.writing")
     write(aside)
