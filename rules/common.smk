@@ -5,13 +5,15 @@ import sys
 
 sys.path.insert(0, workflow.basedir)
 
-from vosflow.digest import canonical_json, code_digest
+from vosflow.digest import canonical_json, code_digest, file_digest
 from vosflow.study import archive_arguments, archive_file, checkpoint_id, load_study
 
 # Jobs run `python $VOSFLOW/scripts/...` with the Python that runs Snakemake, activated or not; with --sdm conda, the
 # environment of the rule comes first on the path. (Paths inside the commands would rerun everything when they change.)
-os.environ["VOSFLOW"] = str(workflow.basedir)
-os.environ["PATH"] = os.path.dirname(sys.executable) + os.pathsep + os.environ["PATH"]
+os.environ.update(
+    VOSFLOW=str(workflow.basedir),
+    PATH=os.pathsep.join([os.path.dirname(sys.executable), os.environ.get("PATH", "")]),
+)
 
 CONDA = f"{workflow.basedir}/envs/vosflow.yaml"
 

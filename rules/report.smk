@@ -1,5 +1,7 @@
 # Tables, plots and the page.
 
+PUBLISHED = file_digest(f"{workflow.basedir}/vosflow/catalog/published.csv")
+
 
 rule summarize:
     """One table of all runs: settings, scores, speed, and published numbers beside reproduced ones."""
@@ -21,6 +23,7 @@ rule summarize:
         runtime=10,
     params:
         code=code_digest("vosflow.report.tables"),
+        published=PUBLISHED,
     shell:
         "python $VOSFLOW/scripts/summarize.py --runs {input.runs:q} --csv {output.csv:q} --md {output.md:q} > {log:q} 2>&1"
 
@@ -48,6 +51,8 @@ rule write_report:
         filmstrips=study.config.report.filmstrips,
         folder=lambda wildcards, output: os.path.dirname(output.page),
         code=code_digest("vosflow.report.page"),
+        published=PUBLISHED,
+        template=file_digest(f"{workflow.basedir}/vosflow/report/templates/index.html"),
     shell:
         "python $VOSFLOW/scripts/write_report.py --runs {input.runs:q} --summary {input.summary:q} --title {params.title:q}"
         " --filmstrips {params.filmstrips} --output {params.folder:q} > {log:q} 2>&1"

@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that the scri
 from vosflow.datasets.folder import folder_manifest
 from vosflow.engine import Method, track_videos
 from vosflow.errors import run_command
-from vosflow.gpu import lease_device
+from vosflow.gpu import lease_device, limit_cpu_threads
 
 
 def main() -> None:
@@ -37,7 +37,9 @@ def main() -> None:
     add("--dtype", choices=("float32", "bfloat16"), help="sam2; default float32, the authors use bfloat16 on a GPU")
     add("--set", action="append", default=[], metavar="KEY=VALUE", help="any setting, e.g. num_maskmem=4; repeatable")
     add("--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto: a GPU if there is one (default)")
+    add("--threads", type=int, default=1, help="CPU threads (default 1: masks then depend on no machine's cores)")
     a = parser.parse_args()
+    limit_cpu_threads(a.threads)
     if wrong := [item for item in a.set if "=" not in item]:
         parser.error(f"--set takes KEY=VALUE, e.g. num_maskmem=4, not {wrong[0]!r}")
     flags = {"score_thresh": a.score_thresh, "apply_postprocessing": a.apply_postprocessing, "precision": a.dtype}
@@ -50,7 +52,7 @@ def main() -> None:
     folders = (a.base_video_dir, a.input_mask_dir)
     manifest = folder_manifest(*folders, videos=a.video_list_file, per_obj_png_file=a.per_obj_png_file, **late)
     names = [video.name for video in manifest.videos]
-    with lease_device(a.device) as device:
+    with lease_device(a.device if method.uses_gpu else "cpu") as device:
         track_videos(method, manifest, names, a.output_mask_dir / ".vosflow", device=device, masks=a.output_mask_dir)
 
 

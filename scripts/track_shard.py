@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import os
 import sys
 from pathlib import Path
 
@@ -10,7 +9,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that the scri
 
 from vosflow.engine import Method, track_shard
 from vosflow.errors import run_command
-from vosflow.gpu import lease_device
+from vosflow.gpu import lease_device, limit_cpu_threads
 from vosflow.manifest import load_manifest
 from vosflow.records import write_json
 
@@ -28,8 +27,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1, help="CPU threads")
     args = parser.parse_args()
 
-    os.environ["OMP_NUM_THREADS"] = str(args.threads)  # before torch is imported
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # spinning threads starve the other jobs of a shared machine
+    limit_cpu_threads(args.threads)
     given = json.loads(args.method)
     method = Method.of(given["tracker"], given["settings"], given["checkpoint"])
     manifest = load_manifest(args.manifest)

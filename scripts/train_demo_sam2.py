@@ -19,7 +19,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, required=True, help="work file of the run, for example work/demo_sam2.pt")
     parser.add_argument("--export", type=Path, required=True, help="where the weights go, a .safetensors file")
-    parser.add_argument("--updates", type=int, default=5500, help="length of the training (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of weights and clips (default: %(default)s)")
     parser.add_argument("--snapshot", action="store_true", help="only export what the work file holds now")
     options = parser.parse_args()
@@ -29,7 +28,7 @@ def main() -> None:
     if options.snapshot:
         training = Training.load(options.work)
     else:
-        training = train(Recipe(updates=options.updates, seed=options.seed), options.work)
+        training = train(Recipe(seed=options.seed), options.work)
     export(training, options.export)
     print(f"{options.export}: weights after {training.update} updates", file=sys.stderr)
 

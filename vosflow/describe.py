@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from vosflow.errors import VosflowError
 from vosflow.manifest import Manifest
-from vosflow.provenance import git_commit, lock_digest
 from vosflow.records import FORMAT, RunFolder
 
 VIDEO_FACTS = (
@@ -27,7 +26,7 @@ def describe_run(description: Mapping[str, object], manifest: Manifest, manifest
     """Join a run's plan with the records of its videos.
 
     Args:
-        description: dataset, split, run, tracker, settings, swept, checkpoint, scored, notes, code.
+        description: dataset, split, run, tracker, settings, swept, checkpoint, scored, notes.
 
     Returns:
         The content of run.json. Speed is total frames by total seconds of tracking (decoding and writing included,
@@ -50,10 +49,12 @@ def describe_run(description: Mapping[str, object], manifest: Manifest, manifest
         records.append(record)
     seconds = sum(record["seconds"] for record in records)
     frames = sum(record["frames"] for record in records)
-    plan = {key: value for key, value in description.items() if key != "code"}
+    provenance = _joined(record["provenance"] for record in records)
+    checkpoint = description["checkpoint"] and {**description["checkpoint"], "sha256": provenance["weights"]}
     return {
         "format": FORMAT,
-        **plan,
+        **description,
+        "checkpoint": checkpoint,
         "notes": [*description.get("notes", []), *manifest.notes],
         "protocol": manifest.protocol,
         "manifest": str(manifest_path),
@@ -68,20 +69,17 @@ def describe_run(description: Mapping[str, object], manifest: Manifest, manifest
             "peak_memory_bytes": max((record["peak_memory_bytes"] for record in records), default=None),
         },
         "provenance": {
-            **_versions(records),
-            "git": git_commit(),
-            "code": description["code"],
-            "lock": lock_digest(),
+            **provenance,
             "devices": sorted({record["device"] for record in records}),
             "threads": sorted({record["threads"] for record in records if record["threads"]}),
         },
     }
 
 
-def _versions(records: list[dict]) -> dict[str, str]:
-    """Versions the masks were made with; where videos differ, all of them, so that a mixture is seen."""
+def _joined(provenances: Iterable[Mapping[str, str | None]]) -> dict[str, str | None]:
+    """Each fact as it was when the videos were tracked; where videos differ, all values, so that a mixture is seen."""
     found: dict[str, set[str]] = {}
-    for record in records:
-        for package, version in record["versions"].items():
-            found.setdefault(package, set()).add(version)
-    return {package: ", ".join(sorted(versions)) for package, versions in sorted(found.items())}
+    for provenance in provenances:
+        for fact, value in provenance.items():
+            found.setdefault(fact, set()).update([] if value is None else [value])
+    return {fact: ", ".join(sorted(values)) or None for fact, values in sorted(found.items())}

@@ -7,6 +7,7 @@ video, by key, that it is.
 from __future__ import annotations
 
 import contextlib
+import functools
 import gc
 import resource
 import time
@@ -22,7 +23,7 @@ from vosflow.errors import VosflowError
 from vosflow.manifest import LABEL_MAPS, Manifest
 from vosflow.masks import DiskError, VideoMaskWriter
 from vosflow.progress import ShardProgress, now
-from vosflow.provenance import versions
+from vosflow.provenance import git_commit, lock_digest, versions
 from vosflow.records import FORMAT, RunFolder, write_json
 from vosflow.sharding import plan_shards
 from vosflow.trackers.base import Checkpoint, Masks, Tracker, TrackerSettings
@@ -58,6 +59,17 @@ class Method:
         """Whether the tracker computes on a GPU where there is one."""
         return load_tracker(self.tracker).uses_gpu
 
+    @functools.cached_property
+    def code(self) -> str:
+        """Digest of the code that computes the masks."""
+        return code_digest(tracker_module(self.tracker), *SHARED_MODULES)
+
+    @functools.cached_property
+    def provenance(self) -> dict[str, str | None]:
+        """What the masks come from, as it is now: versions, commit, locked environment, code, weights."""
+        weights = self.checkpoint and self.checkpoint.sha256
+        return {**versions(), "git": git_commit(), "lock": lock_digest(), "code": self.code, "weights": weights}
+
     def key(self, video: Mapping[str, object], device: str) -> str:
         """The key of a video: digest of settings, weights, code, device kind, and the video's manifest entry."""
         weights = self.checkpoint and {"sha256": self.checkpoint.sha256, "config": _config_id(self.checkpoint)}
@@ -66,7 +78,7 @@ class Method:
                 "tracker": self.tracker,
                 "settings": self.settings.model_dump(mode="json"),
                 "checkpoint": weights,
-                "code": code_digest(tracker_module(self.tracker), *SHARED_MODULES),
+                "code": self.code,
                 "device": device,
                 "video": video,
             }
@@ -149,6 +161,7 @@ def track_videos(
                 progress.fail_video(name, failures[name])
                 continue
             record |= {"key": keys[name], "device": device_kind, "precision": _precision(method.settings)}
+            record["provenance"] = method.provenance
             write_json(run.record_path(name), record)
             progress.finish_video(name, seconds=record["seconds"], frames_per_second=record["frames_per_second"])
     if failures:
@@ -194,7 +207,6 @@ def _track_video(tracker: Tracker, video: Video, run: RunFolder, progress: Shard
         "peak_memory_bytes": _peak_memory_bytes(device),
         "started": started,
         "finished": now(),
-        "versions": versions(),
         "threads": _threads(),
         "masks": run.count_masks(video.name),
     }

@@ -27,6 +27,7 @@ def versions() -> dict[str, str]:
     return found
 
 
+@functools.lru_cache(maxsize=1)
 def git_commit() -> str | None:
     """Commit of the checkout, with "+changes" if tracked files differ from it; None outside a checkout."""
     try:
@@ -41,6 +42,7 @@ def git_commit() -> str | None:
     return answer.stdout.strip() or None
 
 
+@functools.lru_cache(maxsize=1)
 def lock_digest() -> str:
     """sha256 of the locked environment, which names every package version with its hashes."""
     return file_digest(_HOUSE / "envs" / "requirements.txt")

@@ -148,7 +148,6 @@ class Run:
         checkpoint = self.checkpoint and {
             "id": self.checkpoint.id,
             "file": self.checkpoint.path,
-            "sha256": self.checkpoint.sha256,
             "config": self.checkpoint.config,
         }
         return {
@@ -161,7 +160,6 @@ class Run:
             "notes": list(self.notes),
             "checkpoint": checkpoint,
             "scored": self.scored,
-            "code": self.code,
         }
 
 

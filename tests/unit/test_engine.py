@@ -84,7 +84,7 @@ def test_masks_record_and_speed(toy):
     facts = json.loads((folder / "videos" / "b.json").read_text())
     assert facts["frames"] == 6 and facts["objects"] == 2 and facts["device"] == "cpu"
     assert facts["frames_per_second"] == pytest.approx(6 / facts["seconds"])
-    assert facts["peak_memory_bytes"] > 1_000_000 and "numpy" in facts["versions"]
+    assert facts["peak_memory_bytes"] > 1_000_000 and "numpy" in facts["provenance"]
     with Image.open(folder / "masks" / "b" / "00003.png") as image:
         assert image.mode == "P" and image.getpalette()[3:6] == [128, 0, 0]
         assert sorted(np.unique(image)) == [0, 1, 2]

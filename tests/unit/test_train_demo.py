@@ -33,7 +33,7 @@ from vosflow.training.demo_sam2 import (
     train,
 )
 
-SHORT = Recipe(updates=4, warmup=2, phases=(Phase(0.5, 2, 1), Phase(1.0, 3, 1)))
+SHORT = Recipe(updates=3, refine_updates=1, warmup=2, phases=(Phase(0.5, 2, 1), Phase(1.0, 3, 1)))
 SIZE = 128
 
 
@@ -68,7 +68,7 @@ def test_the_network_is_the_micro_sam2():
 
 def test_losses_are_finite_and_weights_change(undisturbed):
     training, work = undisturbed
-    assert training.update == SHORT.updates
+    assert training.update == SHORT.total
     assert np.isfinite(training.history).all()
     with open(work.with_suffix(".csv"), encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
@@ -160,16 +160,26 @@ def test_batches_are_drawn_from_seeds_outside_the_dataset(monkeypatch):
     assert seeds and min(seeds) >= FIRST_SEED > max(DEMO_SEEDS.values())
 
 
-@pytest.mark.parametrize("update", [0, 1000, 3000, 5499])
+@pytest.mark.parametrize("update", [0, 1000, 3000, 5499, 5500])
 def test_batches_follow_the_curriculum(update):
     recipe = Recipe()
     batch = draw_batch(recipe, update, SIZE)
-    phase = next(phase for phase in recipe.phases if update / recipe.updates < phase.until)
+    phase = recipe.phase(update)
+    assert (phase.frames, phase.clips) == {0: (3, 4), 1000: (5, 3), 3000: (8, 2)}.get(update, (10, 2))
     assert batch.images.shape == (phase.clips, phase.frames, 3, SIZE, SIZE)
     assert batch.masks.shape == (len(batch.clip_of), phase.frames, SIZE, SIZE)
     assert batch.clip_of.unique().tolist() == list(range(phase.clips))
     assert (batch.masks[:, 0].sum((1, 2)) >= recipe.smallest_prompt).all()
     assert abs(batch.images.mean()) < 1.5 and 0.3 < batch.images.std() < 2
+
+
+def test_the_learning_rate_falls_twice():
+    recipe = Recipe()
+    rates = [recipe.rate(update) for update in range(recipe.total)]
+    assert max(rates) == pytest.approx(recipe.learning_rate, rel=0.01) and rates.index(max(rates)) < 200
+    assert rates[recipe.updates - 1] < 0.03 * recipe.learning_rate
+    assert max(rates[recipe.updates :]) == pytest.approx(recipe.refine_learning_rate, rel=0.01)
+    assert rates[-1] < 0.03 * recipe.refine_learning_rate
 
 
 def test_every_row_of_memory_is_trained():

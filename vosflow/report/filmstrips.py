@@ -69,6 +69,11 @@ class Strip:
     frames: list[tuple[str, list[float | None]]]
     rows: list[tuple[str, list[Picture]]]
 
+    @property
+    def scored(self) -> bool:
+        """Whether there is ground truth."""
+        return self.runs[0][1] is not None
+
 
 def make_filmstrips(runs: Sequence[RunResult], count: int = 2) -> list[Strip]:
     """Filmstrips of each dataset: the `count` best and worst videos of its main run, and where two runs differ most.

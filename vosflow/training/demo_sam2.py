@@ -50,13 +50,17 @@ class Phase:
 class Recipe:
     """Everything that determines the weights.
 
-    `difficulty_until` and `teacher_until` are fractions of all updates: the scenes reach full difficulty, and memories
+    A curriculum of `updates`, in which the learning rate falls to nearly nothing, then `refine_updates` more on clips
+    of its last phase, with a rate that rises and falls once more (Loshchilov and Hutter 2017, arXiv:1608.03983).
+    `difficulty_until` and `teacher_until` are fractions of `updates`: the scenes reach full difficulty, and memories
     come from predicted masks only, from there on.
     """
 
     updates: int = 5500
+    refine_updates: int = 3500
     seed: int = 0
     learning_rate: float = 1e-3
+    refine_learning_rate: float = 6e-4
     warmup: int = 100
     weight_decay: float = 0.01
     clip_gradient: float = 1.0
@@ -66,6 +70,24 @@ class Recipe:
     difficulty_until: float = 0.25
     teacher_until: float = 0.15
     phases: tuple[Phase, ...] = (Phase(0.08, 3, 4), Phase(0.25, 5, 3), Phase(0.7, 8, 2), Phase(1.0, 10, 2))
+
+    @property
+    def total(self) -> int:
+        """All updates."""
+        return self.updates + self.refine_updates
+
+    def phase(self, update: int) -> Phase:
+        """The phase of an update."""
+        return next((phase for phase in self.phases if update / self.updates < phase.until), self.phases[-1])
+
+    def rate(self, update: int) -> float:
+        """The learning rate of an update: in both parts a short rise, then half a cosine down to 2 %."""
+        if update < self.updates:
+            peak, length = self.learning_rate, self.updates
+        else:
+            peak, length, update = self.refine_learning_rate, self.refine_updates, update - self.updates
+        cosine = 0.5 + 0.5 * math.cos(math.pi * (update / length))
+        return peak * min(1.0, (update + 1) / self.warmup) * (0.02 + 0.98 * cosine)
 
 
 @dataclass(frozen=True)
@@ -93,7 +115,7 @@ def build_model(config: Path = CONFIG, seed: int = 0) -> nn.Module:
 def draw_batch(recipe: Recipe, update: int, size: int) -> Batch:
     """The clips of one update, size x size pixels; depends on nothing but the arguments."""
     progress = update / recipe.updates
-    phase = next(phase for phase in recipe.phases if progress < phase.until)
+    phase = recipe.phase(update)
     difficulty = 10 + int(90 * min(1.0, progress / recipe.difficulty_until))
     rng = np.random.default_rng((recipe.seed, update))
     images, clip_of, masks = [], [], []
@@ -223,9 +245,8 @@ class Training:
     def step(self) -> list[float]:
         """Do one update; returns its loss, mask, IoU and presence loss, and the best masks' mean IoU."""
         recipe, progress = self.recipe, self.update / self.recipe.updates
-        cosine = 0.5 + 0.5 * math.cos(math.pi * progress)
         for group in self.optimizer.param_groups:
-            group["lr"] = recipe.learning_rate * min(1.0, (self.update + 1) / recipe.warmup) * (0.02 + 0.98 * cosine)
+            group["lr"] = recipe.rate(self.update)
         batch = draw_batch(recipe, self.update, self.model.image_size)
         coin = np.random.default_rng((recipe.seed, self.update, 1)).random()
         predictions = track(self.model, batch, true_memory=coin > progress / recipe.teacher_until)
@@ -273,9 +294,9 @@ class Training:
             ) from error
         if recipe is not None and saved != recipe:
             raise VosflowError(
-                f"the work file belongs to another training ({saved.updates} updates, seed {saved.seed})",
+                f"the work file belongs to another training ({saved.total} updates, seed {saved.seed})",
                 path=path,
-                expected=f"{recipe.updates} updates, seed {recipe.seed}, and the same recipe",
+                expected=f"{recipe.total} updates, seed {recipe.seed}, and the same recipe",
                 remedy="give the same options as at the start, or another work file",
             )
         training = cls(saved)
@@ -302,7 +323,7 @@ def train(
     work = Path(work)
     work.parent.mkdir(parents=True, exist_ok=True)
     training = Training.load(work, recipe) if work.exists() else Training(recipe)
-    end = recipe.updates if stop_at is None else min(stop_at, recipe.updates)
+    end = recipe.total if stop_at is None else min(stop_at, recipe.total)
     recent, began = [], time.perf_counter()
     while training.update < end:
         recent.append(training.step())
