@@ -25,10 +25,8 @@ def main() -> None:
 
     from vosflow.training.demo_sam2 import Recipe, Training, export, train  # slow to import, so after --help
 
-    if options.snapshot:
-        training = Training.load(options.work)
-    else:
-        training = train(Recipe(seed=options.seed), options.work)
+    recipe = Recipe(seed=options.seed)
+    training = Training.load(options.work) if options.snapshot else train(recipe, options.work)
     export(training, options.export)
     print(f"{options.export}: weights after {training.update} updates", file=sys.stderr)
 

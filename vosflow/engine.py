@@ -71,7 +71,7 @@ class Method:
         return {**versions(), "git": git_commit(), "lock": lock_digest(), "code": self.code, "weights": weights}
 
     def key(self, video: Mapping[str, object], device: str) -> str:
-        """The key of a video: digest of settings, weights, code, device kind, and the video's manifest entry."""
+        """The key of a video: digest of settings, weights, code, device kind, and what the manifest says of the video."""
         weights = self.checkpoint and {"sha256": self.checkpoint.sha256, "config": _config_id(self.checkpoint)}
         return data_digest(
             {
@@ -142,7 +142,7 @@ def track_videos(
     """
     run = RunFolder(folder, masks)
     device_kind = _device_kind(device)
-    keys = {name: method.key(manifest.video(name).tracking_view(), device_kind) for name in videos}
+    keys = {name: method.key(manifest.tracking_view(name), device_kind) for name in videos}
     todo = [name for name in keys if not run.is_finished(name, keys[name])]
     failures: dict[str, str] = {}
     frames = {name: len(manifest.video(name).frames.names) for name in todo}

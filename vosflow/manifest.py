@@ -70,12 +70,6 @@ class VideoEntry:
         """Estimated work in arbitrary units: frames x (1 + objects)."""
         return len(self.frames.names) * (1 + len(self.objects))
 
-    def tracking_view(self) -> dict:
-        """What a tracker can see of this video, as plain JSON types: the part that belongs into a video's key."""
-        view = asdict(self)
-        del view["ground_truth"], view["ground_truth_content"]
-        return view
-
 
 @dataclass(frozen=True)
 class Manifest:
@@ -95,6 +89,12 @@ class Manifest:
     protocol: str | None = None
     binary_ground_truth: bool = False
     notes: tuple[str, ...] = field(default=())
+
+    def tracking_view(self, name: str) -> dict:
+        """All that a tracker can see of a video, as plain JSON types: the part of the manifest that its key is of."""
+        entry = asdict(self.video(name))
+        del entry["ground_truth"], entry["ground_truth_content"]
+        return {**entry, "layout": self.layout, "late_objects": self.late_objects}
 
     def video(self, name: str) -> VideoEntry:
         """The entry called `name`; raises VosflowError if there is none."""

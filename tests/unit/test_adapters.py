@@ -134,11 +134,11 @@ def test_replaced_frame_and_prompt_change_the_content(tmp_path):
 
 def test_replaced_ground_truth_changes_only_its_own_content(tmp_path):
     root = make_davis_tree(tmp_path)
-    before = davis(root).video("cows")
+    before = davis(root)
     save_label_map(root / MASKS / "cows" / "00003.png", rectangles((1, 2), shift=5))
-    after = davis(root).video("cows")
-    assert before.tracking_view() == after.tracking_view()
-    assert before.ground_truth_content != after.ground_truth_content
+    after = davis(root)
+    assert before.tracking_view("cows") == after.tracking_view("cows")
+    assert before.video("cows").ground_truth_content != after.video("cows").ground_truth_content
 
 
 # ---- DAVIS 2016 -----------------------------------------------------------------------------------------------------

@@ -283,13 +283,21 @@ def test_per_object_layout(tmp_path):
 
 def test_the_key_names_everything_that_matters(toy, tmp_path):
     manifest, _ = toy
-    view = manifest.video("a").tracking_view()
+    view = manifest.tracking_view("a")
     base = Method.of(TOY).key(view, "cpu")
     assert Method.of(TOY, {"gain": 1}).key(view, "cpu") == base, "1 and 1.0 are the same setting"
     assert Method.of(TOY, {"gain": 2}).key(view, "cpu") != base
     assert Method.of(TOY).key(view, "NVIDIA H100") != base
-    assert Method.of(TOY).key(manifest.video("b").tracking_view(), "cpu") != base
-    assert "ground_truth" not in view
+    assert Method.of(TOY).key(manifest.tracking_view("b"), "cpu") != base
+    for changed in (replace(manifest, layout=PER_OBJECT), replace(manifest, late_objects=True)):
+        assert Method.of(TOY).key(changed.tracking_view("a"), "cpu") != base
+    rescored = replace(
+        manifest,
+        root="elsewhere",
+        protocol=None,
+        videos=tuple(replace(video, ground_truth=None, ground_truth_content="x") for video in manifest.videos),
+    )
+    assert Method.of(TOY).key(rescored.tracking_view("a"), "cpu") == base, "ground truth and place do not matter"
 
 
 def test_weights_are_checked_by_sha256(tmp_path, monkeypatch):
