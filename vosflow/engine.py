@@ -71,7 +71,7 @@ class Method:
         return {**versions(), "git": git_commit(), "lock": lock_digest(), "code": self.code, "weights": weights}
 
     def key(self, video: Mapping[str, object], device: str) -> str:
-        """The key of a video: digest of settings, weights, code, device kind, and what the manifest says of the video."""
+        """The key of a video: digest of settings, weights, code, device kind, and its part of the manifest."""
         weights = self.checkpoint and {"sha256": self.checkpoint.sha256, "config": _config_id(self.checkpoint)}
         return data_digest(
             {

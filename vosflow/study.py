@@ -411,13 +411,17 @@ def _from_here(path: str) -> str:
 
 
 def _run_id(line: RunConfig, checkpoint: str | None, swept: Mapping[str, Any]) -> str:
-    """Folder name of a run: base name, then the swept settings in alphabetical order."""
+    """Folder name of a run: base name, then the swept settings in alphabetical order.
+
+    No commas: Snakemake 9.27 cannot hand a wildcard with one to a job on a cluster (it quotes the value when it
+    submits, and splits at every comma when the job starts).
+    """
     base = line.name or checkpoint or line.tracker.rpartition(":")[2]
     parts = [base]
     if line.name and isinstance(line.checkpoint, list):
         parts.append(f"checkpoint={checkpoint}")
     parts += [f"{key}={_value_text(value)}" for key, value in sorted(swept.items())]
-    return ",".join(parts)
+    return "@".join(parts)
 
 
 def _value_text(value: object) -> str:

@@ -214,7 +214,7 @@ def study(tmp_path: Path) -> list[Path]:
             make_run(
                 tmp_path,
                 demo,
-                f"sam2_demo,num_maskmem={memory}",
+                f"sam2_demo@num_maskmem={memory}",
                 lagging(pixels),
                 tracker="sam2",
                 checkpoint="sam2_demo",
@@ -345,8 +345,8 @@ def test_published_numbers_join_runs_at_default_settings(study, tmp_path, as_lar
     known = (published_row(), published_row(value=80.0, source="a later paper"), published_row(metric="J", value=91.0))
     summary, text = write_study(study, tmp_path / "out", published=known)
     rows = {row["run"]: row for row in read_rows(summary) if row["dataset"] == "demo/val"}
-    assert [run for run, row in rows.items() if row["published"]] == ["sam2_demo,num_maskmem=7"]  # 7 is as trained
-    row = rows["sam2_demo,num_maskmem=7"]
+    assert [run for run, row in rows.items() if row["published"]] == ["sam2_demo@num_maskmem=7"]  # 7 is as trained
+    row = rows["sam2_demo@num_maskmem=7"]
     assert float(row["published"]) == 0.905
     assert float(row["difference"]) == float(row["J&F"]) - 0.905
     assert text.count("<td>J&amp;F</td>") == 2 and text.count("<td>J</td>") == 1
@@ -437,7 +437,7 @@ def test_sweeps_of_two_settings_keep_the_other_one_apart(tmp_path):
         for size in (256, 512):
             swept = {"num_maskmem": memory, "image_size": size}
             predictions = {"a": shifted(moving_squares(1)[1], memory)}
-            name = f"net,num_maskmem={memory},image_size={size}"
+            name = f"net@num_maskmem={memory}@image_size={size}"
             paths.append(
                 make_run(
                     tmp_path, manifest, name, predictions, tracker="sam2", checkpoint="net", settings=swept, swept=swept
@@ -496,7 +496,7 @@ def test_video_scores_are_means_over_objects(study):
 def test_filmstrips_show_best_worst_and_largest_gap(study):
     runs = results.load_runs(study)
     main = results.main_runs(runs)["demo/val"]
-    assert main.name == "sam2_demo,num_maskmem=7"
+    assert main.name == "sam2_demo@num_maskmem=7"
     ranked = sorted(main.video_scores, key=main.video_scores.get)
     strips = [strip for strip in filmstrips.make_filmstrips(runs, 1) if strip.dataset == "demo/val"]
     assert [(strip.title, strip.video) for strip in strips[:2]] == [("worst", ranked[0]), ("best", ranked[-1])]

@@ -37,18 +37,28 @@ def sam2(weights, **settings):
 
 def test_swept_settings_are_in_the_folder_name(weights):
     study = plan({**sam2(weights, num_maskmem=[1, 7]), "name": "sam2_b+"}, checkpoints=weights)
-    assert ids(study) == ["demo-val/sam2_b+,num_maskmem=1", "demo-val/sam2_b+,num_maskmem=7"]
+    assert ids(study) == ["demo-val/sam2_b+@num_maskmem=1", "demo-val/sam2_b+@num_maskmem=7"]
     assert study.runs[0].swept == {"num_maskmem": 1} and study.runs[0].settings["score_thresh"] == 0.0
 
 
 def test_sweeps_multiply_in_alphabetical_order(weights):
     study = plan(sam2(weights, score_thresh=[0, 0.5], num_maskmem=[1, 7]), checkpoints=weights)
     assert [run.id for run in study.runs] == [
-        "mine,num_maskmem=1,score_thresh=0",
-        "mine,num_maskmem=1,score_thresh=0.5",
-        "mine,num_maskmem=7,score_thresh=0",
-        "mine,num_maskmem=7,score_thresh=0.5",
+        "mine@num_maskmem=1@score_thresh=0",
+        "mine@num_maskmem=1@score_thresh=0.5",
+        "mine@num_maskmem=7@score_thresh=0",
+        "mine@num_maskmem=7@score_thresh=0.5",
     ]
+
+
+def test_no_name_has_a_comma(weights):
+    """Snakemake cannot hand such a wildcard to a job on a cluster."""
+    study = plan(
+        {**sam2(weights, num_maskmem=[1, 7]), "name": "a.b+c"}, sam2(weights, score_thresh=[0, 1]), checkpoints=weights
+    )
+    assert not any("," in run.id for run in study.runs)
+    with pytest.raises(VosflowError, match="letters, digits"):
+        plan({**sam2(weights), "name": "a,b"}, checkpoints=weights)
 
 
 def test_datasets_and_checkpoints_are_swept():
@@ -75,7 +85,7 @@ def test_a_value_added_to_a_list_adds_one_run(weights):
     before = plan(sam2(weights, num_maskmem=[1, 7]), checkpoints=weights)
     after = plan(sam2(weights, num_maskmem=[1, 2, 7]), checkpoints=weights)
     kept = {run.id: run.method for run in after.runs}
-    assert set(ids(after)) - set(ids(before)) == {"demo-val/mine,num_maskmem=2"}
+    assert set(ids(after)) - set(ids(before)) == {"demo-val/mine@num_maskmem=2"}
     assert all(kept[run.id] == run.method for run in before.runs)
 
 

@@ -14,7 +14,7 @@ from tests.workflow.project import DEFAULT_CONFIG, SNAKEMAKE, Project
 
 pytestmark = pytest.mark.workflow
 
-SLOW = "mine,pause_seconds=0.3"
+SLOW = "mine@pause_seconds=0.3"
 
 
 def slow_config(pause: float = 0.3) -> dict:
@@ -76,12 +76,12 @@ def test_a_damaged_frame_fails_its_video_only_and_is_named(project):
     answer = project.snakemake(check=False)
     assert answer.returncode != 0
     assert "c/00003.jpg" in answer.stdout and "unreadable" in answer.stdout and "what to do" in answer.stdout
-    finished = project.computed("mine,shift=4")
+    finished = project.computed("mine@shift=4")
     assert {name.partition("/")[2] for name in finished} == {"a", "b", "d"}
     frame.write_bytes(whole)
     project.snakemake()
-    after = project.computed("mine,shift=4")
-    assert {name for name in after if after[name] != finished.get(name)} == {"mine,shift=4/c"}
+    after = project.computed("mine@shift=4")
+    assert {name for name in after if after[name] != finished.get(name)} == {"mine@shift=4/c"}
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from tests.workflow.project import DEFAULT_CONFIG
 pytestmark = pytest.mark.workflow
 
 TABLES = {"tables", "report"}
-BOTH_OF_MINE = {"mine,shift=0", "mine,shift=2"}
+BOTH_OF_MINE = {"mine@shift=0", "mine@shift=2"}
 
 
 @pytest.fixture
@@ -45,10 +45,10 @@ def test_a_changed_setting_reruns_that_run_only(project, config):
 def test_an_added_value_runs_that_value_only(project, config):
     config["runs"][2]["settings"]["shift"].append(5)
     project.write_config(config)
-    assert project.planned() == {"mine,shift=5"} | TABLES
+    assert project.planned() == {"mine@shift=5"} | TABLES
     before = project.computed()
     project.snakemake()
-    assert recomputed(project, before) == {f"mine,shift=5/{video}" for video in "abcd"}
+    assert recomputed(project, before) == {f"mine@shift=5/{video}" for video in "abcd"}
     assert "shift=5" in (project.folder / "results/tables/summary.csv").read_text()
 
 
@@ -75,10 +75,10 @@ def test_a_comment_changes_nothing(project):
 def test_logic_of_one_trackers_module_reruns_that_tracker_only(project):
     edit(project, "my_helper.py", "np.roll(mask, pixels, axis=1)", "np.roll(mask, -pixels, axis=1)")
     assert project.planned() == BOTH_OF_MINE | TABLES
-    before, masks = project.computed(), project.mask_bytes("mine,shift=2")
+    before, masks = project.computed(), project.mask_bytes("mine@shift=2")
     project.snakemake()
     assert recomputed(project, before) == {f"{run}/{video}" for run in BOTH_OF_MINE for video in "abcd"}
-    assert project.mask_bytes("mine,shift=2") != masks
+    assert project.mask_bytes("mine@shift=2") != masks
 
 
 def test_logic_of_the_scores_rescores_and_tracks_nothing(project):

@@ -49,12 +49,10 @@ def test_fetch_all_fetches_what_the_study_needs_and_nothing_else(tmp_path):
     )
     assert answer.returncode == 0, answer.stdout
     fetched = re.findall(r"^    output: data/(?:downloads|checkpoints)/(\S+)$", answer.stdout, re.MULTILINE)
-    assert sorted(fetched) == sorted(
-        [
-            "DAVIS-2017-trainval-480p.zip",
-            "sam2.1_hiera_base_plus.pt",
-            "sam2.1_hiera_large.pt",
-            *[name for name in fetched if "mose" in name.lower() or "valid" in name],
-        ]
-    )
-    assert len(fetched) == 5  # DAVIS; MOSE's archive and its list of videos; two checkpoints
+    assert sorted(fetched) == [
+        "DAVIS-2017-trainval-480p.zip",
+        "MOSE-meta_valid.json",
+        "MOSE-valid.tar.gz",
+        "sam2_hiera_base_plus.pt",
+        "sam2_hiera_large.pt",
+    ]
