@@ -33,5 +33,6 @@ lock:
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate \
 	    envs/requirements.in -o envs/requirements.txt
 
+# The environment and what the demo made; never the results of your own studies.
 clean:
-	rm -rf .venv .snakemake results data/datasets/demo
+	rm -rf .venv data/datasets/demo data/datasets/demo.json results/demo-val

@@ -25,6 +25,7 @@ rule all:
     """The whole study: tables and the page."""
     default_target: True
     input:
+        [run.results for run in study.runs],
         rules.summarize.output,
         rules.write_report.output,
 
@@ -45,4 +46,4 @@ rule track_all:
 rule score_all:
     """The scores of all runs that have public ground truth."""
     input:
-        [run.file("global_results.csv") for run in study.runs if run.scored],
+        [run.results for run in study.runs if run.scored],

@@ -6,7 +6,14 @@ import sys
 sys.path.insert(0, workflow.basedir)
 
 from vosflow.digest import canonical_json, code_digest, file_digest
-from vosflow.study import archive_arguments, archive_file, checkpoint_id, load_study
+from vosflow.errors import VosflowError
+from vosflow.study import (
+    archive_arguments,
+    archive_file,
+    checkpoint_id,
+    load_study,
+    review_results,
+)
 
 # Jobs run `python $VOSFLOW/scripts/...` with the Python that runs Snakemake, activated or not; with --sdm conda, the
 # environment of the rule comes first on the path. (Paths inside the commands would rerun everything when they change.)
@@ -17,7 +24,14 @@ os.environ.update(
 
 CONDA = f"{workflow.basedir}/envs/vosflow.yaml"
 
-study = load_study(config, announce=logger.warning)
+try:
+    study = load_study(
+        config, source=str((workflow.overwrite_configfiles or ["config.yaml"])[-1])
+    )
+    if workflow.is_main_process:
+        review_results(study, announce=logger.warning)
+except VosflowError as error:
+    sys.exit(f"error: {error}")
 RESULTS = study.config.paths.results
 DATA = study.config.paths.data
 
@@ -27,6 +41,7 @@ wildcard_constraints:
     run=study.run_pattern,
     shard=r"\d+",
     shards=r"\d+",
+    made=r"[0-9a-f]{8}",
     archive=r"[A-Za-z0-9_.-]+",
     name=r"[A-Za-z0-9_]+",
     file=r"[^/]+",

@@ -1,5 +1,6 @@
-# Label maps. Snakemake sees one small record per shard; the masks themselves are not declared, because Snakemake
-# would delete them when a job fails, and with them the finished videos of that shard.
+# Label maps. Snakemake sees one small record per shard, whose name holds a digest of the method: other settings,
+# weights or code are another record. The masks themselves are not declared, because Snakemake would delete them when
+# a job fails, and with them the finished videos of that shard.
 
 
 rule track_shard:
@@ -8,11 +9,11 @@ rule track_shard:
         manifest=f"{RESULTS}/{{dataset}}/manifest.json",
         checkpoint=lambda wildcards: run_of(wildcards).checkpoint_inputs,
     output:
-        f"{RESULTS}/{{dataset}}/{{run}}/shards/{{shard}}-of-{{shards}}.json",
+        f"{RESULTS}/{{dataset}}/{{run}}/shards/{{shard}}-of-{{shards}}-{{made}}.json",
     log:
-        f"{RESULTS}/{{dataset}}/{{run}}/logs/track_{{shard}}-of-{{shards}}.log",
+        f"{RESULTS}/{{dataset}}/{{run}}/logs/track_{{shard}}-of-{{shards}}-{{made}}.log",
     benchmark:
-        f"{RESULTS}/{{dataset}}/{{run}}/logs/track_{{shard}}-of-{{shards}}.benchmark.tsv"
+        f"{RESULTS}/{{dataset}}/{{run}}/logs/track_{{shard}}-of-{{shards}}-{{made}}.benchmark.tsv"
     conda:
         CONDA
     threads: study.config.execution.threads
@@ -22,10 +23,8 @@ rule track_shard:
         runtime=lambda wildcards, attempt: 240 * attempt,
     params:
         method=lambda wildcards: canonical_json(run_of(wildcards).method),
-        device=study.config.execution.device,
+        device=lambda wildcards: run_of(wildcards).device,
         folder=lambda wildcards: run_of(wildcards).folder,
-        code=lambda wildcards: run_of(wildcards).code,
-        losses=lambda wildcards: run_of(wildcards).losses(wildcards.shard),
     shell:
         "python $VOSFLOW/scripts/track_shard.py --manifest {input.manifest:q} --method {params.method:q}"
         " --shard {wildcards.shard} --shards {wildcards.shards} --folder {params.folder:q} --record {output:q}"

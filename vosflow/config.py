@@ -9,9 +9,9 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, field_validator
 
-from vosflow.catalog import FolderDataset
+from vosflow.catalog import FolderDataset, PathText
 from vosflow.validation import explain_validation
 
 Device = Literal["auto", "cpu", "cuda"]
@@ -25,6 +25,19 @@ class Model(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+def _check_shards(value: object) -> object:
+    if value == "auto" or (isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= 10_000):
+        return value
+    raise ValueError("must be a whole number from 1 to 10000, or 'auto'")
+
+
+Shards = Annotated[
+    Any,
+    BeforeValidator(_check_shards),
+    WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 1, "maximum": 10_000}, {"const": "auto"}]}),
+]
+
+
 class RunConfig(Model):
     """One line of a study: a tracker over dataset splits. Lists are swept: every combination is one run."""
 
@@ -36,6 +49,21 @@ class RunConfig(Model):
     )
     settings: dict[str, Any] = Field({}, description="The tracker's settings; a value given as a list is swept.")
 
+    @field_validator("dataset", "checkpoint")
+    @classmethod
+    def _sweep_is_not_empty(cls, value: str | list[str] | None) -> str | list[str] | None:
+        if value == []:
+            raise ValueError("an empty list would drop this run: give at least one value")
+        return value
+
+    @field_validator("settings")
+    @classmethod
+    def _sweeps_are_not_empty(cls, settings: dict[str, Any]) -> dict[str, Any]:
+        empty = [key for key, value in settings.items() if value == []]
+        if empty:
+            raise ValueError(f"{empty[0]}: an empty list would drop this run: give at least one value")
+        return settings
+
     @field_validator("name")
     @classmethod
     def _name_is_a_folder(cls, name: str | None) -> str | None:
@@ -45,12 +73,10 @@ class RunConfig(Model):
 
 
 class ExecutionConfig(Model):
-    """Where and how jobs run. Nothing here changes results, except the kind of device in the last bits."""
+    """Where and how jobs run. Nothing here changes a result, except device and threads in its last bits."""
 
     device: Device = Field("auto", description="auto: a GPU if there is one. cuda: a GPU or an error. cpu.")
-    shards: Annotated[int, Field(ge=1, le=10_000)] | Literal["auto"] = Field(
-        "auto", description="Jobs per run. auto: from the amount of work, see frames_per_shard."
-    )
+    shards: Shards = Field("auto", description="Jobs per run. auto: from the amount of work, see frames_per_shard.")
     frames_per_shard: int = Field(500, ge=1, description="With shards: auto, about this many frames per job.")
     threads: int = Field(1, ge=1, description="CPU threads per tracking job.")
     evaluation_workers: int = Field(2, ge=1, description="Processes that score the videos of one run.")
@@ -59,18 +85,18 @@ class ExecutionConfig(Model):
 class PathsConfig(Model):
     """Where things are. Relative paths are relative to the folder in which snakemake runs."""
 
-    results: str = Field("results", description="Masks, scores, tables, the page.")
-    data: str = Field("data", description="Downloads, extracted datasets, checkpoints.")
-    datasets: dict[str, str] = Field(
+    results: PathText = Field("results", description="Masks, scores, tables, the page.")
+    data: PathText = Field("data", description="Downloads, extracted datasets, checkpoints.")
+    datasets: dict[str, PathText] = Field(
         {}, description="Folders of datasets that you have already, e.g. {davis2017: /data/DAVIS}."
     )
-    checkpoints: dict[str, str] = Field({}, description="Files of catalog checkpoints that you have already.")
+    checkpoints: dict[str, PathText] = Field({}, description="Files of catalog checkpoints that you have already.")
 
 
 class UserCheckpoint(Model):
     """Weights of your own."""
 
-    path: str = Field(description="The file: .pt or .safetensors.")
+    path: PathText = Field(description="The file: .pt or .safetensors.")
     config: str | None = Field(None, description="Network configuration: a name of the sam2 package, or a YAML file.")
     sha256: str | None = Field(None, description="Expected sha256 of the file; checked if given.")
 

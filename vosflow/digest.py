@@ -12,7 +12,8 @@ from pathlib import Path
 
 import vosflow
 
-UNRELATED = {"vosflow", "vosflow.errors"}  # a version or the wording of an error changes no result
+# A version or the wording of an error changes no result, and what a manifest says is part of each key as data.
+UNRELATED = {"vosflow", "vosflow.errors", "vosflow.manifest"}
 
 
 def canonical_json(value: object) -> str:
@@ -34,9 +35,9 @@ def file_digest(path: str | Path, algorithm: str = "sha256") -> str:
 def code_digest(*modules: str) -> str:
     """Digest of the logic of `modules` and of all they import from beside them, directly or not.
 
-    It is taken over syntax trees without docstrings and without the texts of raised errors: comments, formatting and
-    wording change nothing, logic does. Followed are imports of vosflow, and of whatever lies in the folder that holds
-    a user's module; installed packages are not (the locked environment is recorded with each result instead).
+    It is taken over syntax trees without docstrings, texts of errors and methods called `notes`: comments, formatting
+    and wording change nothing, logic does. Followed are imports of vosflow, and of whatever lies in the folder that
+    holds a user's module; installed packages are not (the locked environment is recorded with each result instead).
     Modules are found on disk, never imported.
 
     Args:
@@ -126,15 +127,20 @@ def _shape(node: object, *, in_raise: bool = False) -> object:
         return repr(node)
     if in_raise and isinstance(node, ast.Constant) and isinstance(node.value, str):
         return "text"
-    in_raise = in_raise or isinstance(node, ast.Raise)
+    in_raise = in_raise or isinstance(node, ast.Raise) or _makes_an_error(node)
     fields = []
     for key, value in ast.iter_fields(node):
         if value is None or value == [] or key in ("ctx", "kind", "type_comment"):
             continue
-        if key == "body" and isinstance(value, list) and _is_docstring(node, value[0]):
-            value = value[1:]
+        if key == "body" and isinstance(value, list):
+            value = value[1:] if _is_docstring(node, value[0]) else value
+            value = [item for item in value if not (isinstance(item, ast.FunctionDef) and item.name == "notes")]
         fields.append([key, _shape(value, in_raise=in_raise)])
     return [type(node).__name__, fields]
+
+
+def _makes_an_error(node: ast.AST) -> bool:
+    return isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id.endswith("Error")
 
 
 def _is_docstring(parent: ast.AST, statement: ast.AST) -> bool:

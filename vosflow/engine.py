@@ -21,7 +21,7 @@ import numpy as np
 from vosflow.digest import code_digest, data_digest, file_digest
 from vosflow.errors import VosflowError
 from vosflow.manifest import LABEL_MAPS, Manifest
-from vosflow.masks import DiskError, VideoMaskWriter
+from vosflow.mask_writer import DiskError, VideoMaskWriter
 from vosflow.progress import ShardProgress, now
 from vosflow.provenance import git_commit, lock_digest, versions
 from vosflow.records import FORMAT, RunFolder, write_json
@@ -59,6 +59,11 @@ class Method:
         """Whether the tracker computes on a GPU where there is one."""
         return load_tracker(self.tracker).uses_gpu
 
+    @property
+    def digest(self) -> str:
+        """Of the tracker and its settings: tells whose masks are in a folder."""
+        return method_digest(self.tracker, self.settings.model_dump(mode="json"))
+
     @functools.cached_property
     def code(self) -> str:
         """Digest of the code that computes the masks."""
@@ -71,7 +76,12 @@ class Method:
         return {**versions(), "git": git_commit(), "lock": lock_digest(), "code": self.code, "weights": weights}
 
     def key(self, video: Mapping[str, object], device: str) -> str:
-        """The key of a video: digest of settings, weights, code, device kind, and its part of the manifest."""
+        """The key of a video: digest of settings, weights, code, kind of device, and its part of the manifest.
+
+        Args:
+            video: see `Manifest.tracking_view`.
+            device: "cpu" or "cuda".
+        """
         weights = self.checkpoint and {"sha256": self.checkpoint.sha256, "config": _config_id(self.checkpoint)}
         return data_digest(
             {
@@ -83,6 +93,11 @@ class Method:
                 "video": video,
             }
         )
+
+
+def method_digest(tracker: str, settings: Mapping[str, object]) -> str:
+    """Digest of a tracker and its resolved settings."""
+    return data_digest({"tracker": tracker, "settings": dict(settings)})
 
 
 def parse_settings(kind: type[Tracker], tracker: str, settings: Mapping[str, object]) -> TrackerSettings:
@@ -141,8 +156,8 @@ def track_videos(
         VosflowError: names the videos that failed. A bad video does not stop the others; a full disk does.
     """
     run = RunFolder(folder, masks)
-    device_kind = _device_kind(device)
-    keys = {name: method.key(manifest.tracking_view(name), device_kind) for name in videos}
+    device_name = _device_name(device)
+    keys = {name: method.key(manifest.tracking_view(name), device) for name in videos}
     todo = [name for name in keys if not run.is_finished(name, keys[name])]
     failures: dict[str, str] = {}
     frames = {name: len(manifest.video(name).frames.names) for name in todo}
@@ -151,7 +166,11 @@ def track_videos(
         for name in todo:
             progress.start_video(name)
             try:
-                record = _track_video(tracker, Video.of(manifest, name), run, progress, device)
+                with run.lock(name):
+                    record = _track_video(tracker, Video.of(manifest, name), run, progress, device)
+                    record |= {"key": keys[name], "device": device_name, "precision": _precision(method.settings)}
+                    record |= {"method": method.digest, "provenance": method.provenance}
+                    write_json(run.record_path(name), record)
             except DiskError:
                 raise
             except Exception as error:
@@ -160,9 +179,6 @@ def track_videos(
                 failures[name] = str(error) if isinstance(error, VosflowError) else _out_of_memory(error, name, device)
                 progress.fail_video(name, failures[name])
                 continue
-            record |= {"key": keys[name], "device": device_kind, "precision": _precision(method.settings)}
-            record["provenance"] = method.provenance
-            write_json(run.record_path(name), record)
             progress.finish_video(name, seconds=record["seconds"], frames_per_second=record["frames_per_second"])
     if failures:
         listed = "\n".join(f"- {name}: {problem}" for name, problem in failures.items())
@@ -296,8 +312,8 @@ def _out_of_memory(error: Exception, video: str, device: str) -> str:
     )
 
 
-def _device_kind(device: str) -> str:
-    """What of the device numerics depend on: "cpu", or the GPU's model name."""
+def _device_name(device: str) -> str:
+    """ "cpu", or the model of the GPU: recorded, but not part of keys, so that a retry may run on another model."""
     if device == "cpu":
         return "cpu"
     import torch

@@ -12,12 +12,13 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from vosflow.errors import VosflowError
+
+LOCKS = "/tmp"  # not tempfile.gettempdir(): all jobs and users of a machine must look in the same place
 
 
 def limit_cpu_threads(threads: int) -> None:
@@ -75,7 +76,7 @@ def lease_device(requested: str, *, poll_seconds: float = 0.5, folder: str | Pat
         yield "cpu"
         return
     before = os.environ.get("CUDA_VISIBLE_DEVICES")
-    gpu, lock = _acquire(Path(folder or tempfile.gettempdir()), poll_seconds)
+    gpu, lock = _acquire(Path(folder or LOCKS), poll_seconds)
     os.environ["CUDA_VISIBLE_DEVICES"] = gpu
     try:
         yield "cuda"

@@ -91,9 +91,15 @@ class Manifest:
     notes: tuple[str, ...] = field(default=())
 
     def tracking_view(self, name: str) -> dict:
-        """All that a tracker can see of a video, as plain JSON types: the part of the manifest that its key is of."""
+        """All of a video that can shape its masks, as plain JSON types: the part of the manifest that its key is of.
+
+        Ground truth and the places of files are left out; `content` stands for what is in the files.
+        """
         entry = asdict(self.video(name))
-        del entry["ground_truth"], entry["ground_truth_content"]
+        for key in ("ground_truth", "ground_truth_content", "fps"):
+            del entry[key]
+        entry["frames"] = {"names": entry["frames"]["names"]}
+        entry["prompts"] = [{key: value for key, value in p.items() if key != "mask"} for p in entry["prompts"]]
         return {**entry, "layout": self.layout, "late_objects": self.late_objects}
 
     def video(self, name: str) -> VideoEntry:

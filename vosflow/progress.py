@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 import time
@@ -43,7 +44,8 @@ class ShardProgress:
 
     def __enter__(self) -> ShardProgress:
         if self._jsonl:
-            self._jsonl.parent.mkdir(parents=True, exist_ok=True)
+            with contextlib.suppress(OSError):
+                self._jsonl.parent.mkdir(parents=True, exist_ok=True)
         if self._stream.isatty():
             self._bar = Progress(
                 TextColumn("{task.description}"),
@@ -89,7 +91,7 @@ class ShardProgress:
     def fail_video(self, video: str, problem: str) -> None:
         """A video failed; the others go on."""
         self._event("video_failed", video=video, problem=problem)
-        self._say(f"{self._label}: {video} FAILED\n{problem}")
+        self._say(f"{self._label}: {video} FAILED: {problem.splitlines()[0]}")
 
     def _speed(self) -> float:
         return self._done_frames / max(time.monotonic() - self._started, 1e-9)
@@ -104,5 +106,6 @@ class ShardProgress:
         if not self._jsonl:
             return
         line = json.dumps({"time": now(), "event": event, "run": self._label, **facts})
-        with open(self._jsonl, "a", encoding="utf-8") as file:
+        # A full disk must be told by what writes results; this here must not hide that error with another.
+        with contextlib.suppress(OSError), open(self._jsonl, "a", encoding="utf-8") as file:
             file.write(line + "\n")

@@ -7,24 +7,31 @@ keys, and its text is the same whenever the same videos are finished, however of
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import fcntl
 import json
 import os
-from collections.abc import Iterable
+import zlib
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from vosflow.errors import VosflowError
-from vosflow.progress import now
+from vosflow.mask_writer import cannot_write
 
 FORMAT = 1
 
 
 def write_json(path: str | Path, data: dict) -> None:
-    """Write `data` as indented JSON with sorted keys, atomically."""
+    """Write `data` as indented JSON with sorted keys, atomically; raises DiskError if it cannot."""
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}.{os.getpid()}")
-    aside.write_text(json.dumps(data, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-    os.replace(aside, path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        aside.write_text(json.dumps(data, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+        os.replace(aside, path)
+    except OSError as error:
+        raise cannot_write(path, error) from error
 
 
 def read_json(path: str | Path) -> dict:
@@ -55,6 +62,32 @@ class RunFolder:
         self.masks = Path(masks) if masks else self.path / "masks"
         self.videos = self.path / "videos"
 
+    @contextlib.contextmanager
+    def lock(self, video: str) -> Iterator[None]:
+        """Keep other processes, on any machine that shares the disk, from writing this video.
+
+        One lock file per run; each video is a byte of it. The system releases it when the process ends, however it
+        ends. File systems without locks are trusted to be used by one job at a time.
+
+        Raises:
+            VosflowError: another process is at work on the video.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        with open(self.path / ".lock", "a", encoding="utf-8") as file:
+            try:
+                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, zlib.crc32(video.encode()))
+            except OSError as error:
+                if error.errno in (errno.EACCES, errno.EAGAIN):
+                    raise VosflowError(
+                        f"another job is tracking video {video} into this folder",
+                        path=self.path,
+                        expected="one workflow at a time per run",
+                        remedy="wait for it or stop it, then run again; or give the run another `name:`",
+                    ) from error
+                if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
+                    raise
+            yield
+
     def record_path(self, video: str) -> Path:
         """File of a video's record."""
         return self.videos / f"{video}.json"
@@ -72,7 +105,7 @@ class RunFolder:
         return record is not None and record.get("key") == key and self.masks_are_complete(video, record)
 
     def masks_are_complete(self, video: str, record: dict) -> bool:
-        """Whether the masks that `record` counts still exist.
+        """Whether the masks that `record` counts still exist; their content is not looked at.
 
         Two `stat` calls where nothing was touched since: a folder's modification time changes when a file in it is
         deleted or added. Where it did change (also by copying the results), names are counted.
@@ -100,46 +133,28 @@ class RunFolder:
         return counted
 
 
-def note_lost_masks(folder: str | Path, shards: Iterable[str | Path]) -> list[str]:
-    """Find shard records of a run that promise masks which are no longer there, and note the loss beside them.
+def withdraw_false_records(folder: str | Path, shards: Iterable[str | Path]) -> list[str]:
+    """Delete those shard records of a run that promise masks which are gone or were made with other settings since.
 
     Masks are not declared to Snakemake (it would delete them when a job fails), so it cannot see that one was
-    deleted; nor does it run a job again whose output is missing while later results exist. But the number of losses
-    (`count_losses`) is a parameter of the tracking job: noting one makes Snakemake run the shard again, which
-    recomputes just the lost videos. A loss is noted once, however often it is planned before it is mended.
+    deleted. Without its record the shard runs again, and recomputes just the videos that are not finished.
 
     Args:
         folder: the run's folder.
         shards: its shard records, as far as they exist.
 
     Returns:
-        Names of the videos whose masks are gone.
+        Names of the videos that are not what was promised.
     """
     run = RunFolder(folder)
-    lost: list[str] = []
+    false: list[str] = []
     for path in map(Path, shards):
         try:
             promised = read_json(path)["videos"]
         except (VosflowError, KeyError):
             continue
-        gone = [item["video"] for item in promised if not run.is_finished(item["video"], item["key"])]
-        if not gone:
-            continue
-        lost += gone
-        notes = _losses_path(path)
-        if not notes.exists() or notes.stat().st_mtime_ns < path.stat().st_mtime_ns:
-            with open(notes, "a", encoding="utf-8") as file:
-                file.write(f"{now()} {' '.join(gone)}\n")
-    return lost
-
-
-def count_losses(shard: str | Path) -> int:
-    """How often masks of a shard were found missing."""
-    try:
-        return len(_losses_path(Path(shard)).read_text(encoding="utf-8").splitlines())
-    except FileNotFoundError:
-        return 0
-
-
-def _losses_path(shard: Path) -> Path:
-    return shard.with_suffix(".losses")
+        broken = [item["video"] for item in promised if not run.is_finished(item["video"], item["key"])]
+        if broken:
+            path.unlink(missing_ok=True)
+            false += broken
+    return false

@@ -21,18 +21,21 @@ from vosflow.catalog import (
     find_checkpoint,
     find_dataset,
     find_split,
+    known,
     load_checkpoints,
     load_datasets,
 )
 from vosflow.config import Config, RunConfig, parse_config
-from vosflow.digest import canonical_json, code_digest, data_digest
-from vosflow.engine import SHARED_MODULES, parse_settings
+from vosflow.digest import canonical_json, code_digest, data_digest, file_digest
+from vosflow.engine import SHARED_MODULES, method_digest, parse_settings
 from vosflow.errors import VosflowError
 from vosflow.evaluation.protocols import load_protocol
-from vosflow.records import count_losses, note_lost_masks
+from vosflow.records import RunFolder, withdraw_false_records
 from vosflow.trackers.registry import load_tracker, tracker_module
 
+DATA_SUFFIXES = (".jpg", ".jpeg", ".png", ".txt", ".json")
 HOUSE = Path(vosflow.__file__).resolve().parents[1]
+SCORE_FILES = ("scores.csv", "per_object_results.csv", "global_results.csv")
 FRAMES_PER_VIDEO = 70  # a guess for planning shards where the catalog knows no number of frames
 
 
@@ -98,10 +101,15 @@ class Run:
     swept: Mapping[str, Any]
     notes: tuple[str, ...]
     checkpoint: CheckpointSource | None
-    gpus: int
+    device: str
     shards: int
     folder: str
     code: str = field(repr=False, default="")
+
+    @property
+    def gpus(self) -> int:
+        """GPUs that a tracking job asks for."""
+        return int(self.device != "cpu")
 
     @property
     def scored(self) -> bool:
@@ -114,18 +122,33 @@ class Run:
         return self.dataset.protocol
 
     @property
+    def made(self) -> str:
+        """Short digest of what decides the masks, apart from the videos; part of the shard records' names.
+
+        So a record of other settings, weights or code is another file, and what is stale is seen without Snakemake's
+        own memory of parameters, which does not travel with copied results.
+        """
+        weights = self.checkpoint and (self.checkpoint.sha256 or self.checkpoint.path)
+        config = self.checkpoint and self.checkpoint.config
+        if config and Path(config).is_file():
+            config = file_digest(config)
+        return data_digest([self.tracker, dict(self.settings), weights, config, self.code])[:8]
+
+    @property
     def shard_records(self) -> list[str]:
         """The declared outputs of the run's tracking jobs."""
-        return [self.file(f"shards/{shard}-of-{self.shards}.json") for shard in range(1, self.shards + 1)]
+        return [self.file(f"shards/{n}-of-{self.shards}-{self.made}.json") for n in range(1, self.shards + 1)]
+
+    @property
+    def results(self) -> list[str]:
+        """All files of a finished run that Snakemake knows: asked for by name, so that a deleted one is made again."""
+        scores = [self.file(name) for name in SCORE_FILES] if self.scored else []
+        return [*self.shard_records, self.file("run.json"), *scores]
 
     @property
     def checkpoint_inputs(self) -> list[str]:
         """Files of weights that tracking waits for."""
         return [] if self.checkpoint is None else [self.checkpoint.path]
-
-    def losses(self, shard: str) -> int:
-        """How often masks of this shard were found missing: a parameter of the tracking job, so that it runs again."""
-        return count_losses(self.file(f"shards/{shard}-of-{self.shards}.json"))
 
     @property
     def evaluation_code(self) -> str:
@@ -168,6 +191,7 @@ class Study:
 
     def __init__(self, config: Config) -> None:
         self.config = config
+        _check_paths(config)
         self._datasets: dict[str, DatasetSource] = {}
         self.runs: list[Run] = [run for line in config.runs for run in self._expand(line)]
         self._by_id = {(run.dataset.id, run.id): run for run in self.runs}
@@ -232,7 +256,7 @@ class Study:
                 swept=swept,
                 notes=tuple(settings.notes()),
                 checkpoint=self._checkpoint_source(line.tracker, kind.needs_checkpoint, checkpoint),
-                gpus=int(kind.uses_gpu and self.config.execution.device != "cpu"),
+                device=self.config.execution.device if kind.uses_gpu else "cpu",
                 shards=self._shards(source),
                 folder=f"{self.config.paths.results}/{source.id}/{run_id}",
                 code=code,
@@ -257,7 +281,7 @@ class Study:
                 f"{name!r} is not a dataset split",
                 path="runs.dataset",
                 expected="the form dataset/split, for instance davis2017/val",
-                remedy="add the split: " + ", ".join(f"{dataset}/{known}" for known in find_dataset(dataset).splits),
+                remedy="add the split: " + ", ".join(f"{dataset}/{name}" for name in find_dataset(dataset).splits),
             )
         facts, entry = find_split(dataset, split), find_dataset(dataset)
         data = self.config.paths.data
@@ -299,16 +323,17 @@ class Study:
             )
         own = self.config.checkpoints.get(name)
         if own is not None:
-            if not Path(own.path).is_file():
-                raise VosflowError("no such file", path=own.path, expected=f"weights, as checkpoints.{name}.path says")
-            return CheckpointSource(name, own.path, own.config, own.sha256)
+            return CheckpointSource(name, _existing(own.path, f"checkpoints.{name}.path"), own.config, own.sha256)
         entry = find_checkpoint(name)
+        config = _house_config(entry.config)
+        given = self.config.paths.checkpoints.get(name)
+        if given is not None:
+            # Weights that are trained here may be trained anew; published ones are what they are.
+            sha256 = None if entry.path else entry.sha256
+            return CheckpointSource(name, _existing(given, f"paths.checkpoints.{name}"), config, sha256)
         if entry.path is not None:
-            return CheckpointSource(name, _from_here(entry.path), _house_config(entry.config), entry.sha256)
-        path = self.config.paths.checkpoints.get(name, f"{self.config.paths.data}/checkpoints/{entry.file}")
-        if name in self.config.paths.checkpoints and not Path(path).is_file():
-            raise VosflowError("the file is missing", path=path, expected=f"paths.checkpoints.{name} of the config")
-        return CheckpointSource(name, path, _house_config(entry.config), entry.sha256)
+            return CheckpointSource(name, _from_here(entry.path), config, entry.sha256)
+        return CheckpointSource(name, f"{self.config.paths.data}/checkpoints/{entry.file}", config, entry.sha256)
 
 
 def archive_file(data: str, dataset: str, archive: str) -> str:
@@ -333,28 +358,79 @@ def checkpoint_id(file: str) -> str:
     raise VosflowError("no checkpoint of the catalog has this file", path=file, remedy="python scripts/fetch.py --list")
 
 
-def load_study(data: Mapping[str, Any], announce: Callable[[str], None] = print) -> Study:
+def load_study(data: Mapping[str, Any], source: str = "config.yaml") -> Study:
     """Check a config and plan it.
 
-    Masks that were deleted since are noted (see `vosflow.records.note_lost_masks`) and announced.
+    Args:
+        source: name of the config file, for messages.
 
     Raises:
         VosflowError: what is wrong with the config, or which files that it names are missing.
     """
-    study = Study(parse_config(data))
+    return Study(parse_config(data, source))
+
+
+def review_results(study: Study, announce: Callable[[str], None]) -> None:
+    """Withdraw promises of earlier jobs that are no longer true, and announce what will be computed again or replaced.
+
+    To be called once per planning, not by the jobs: while they run, results are in between.
+    """
     for run in study.runs:
-        lost = note_lost_masks(run.folder, run.shard_records)
-        if lost:
-            announce(f"{run.folder}: masks of {', '.join(lost)} are gone or out of date; their shards will run again")
-    return study
+        false = withdraw_false_records(run.folder, run.shard_records)
+        if false:
+            announce(f"{run.folder}: masks of {', '.join(false)} are gone or out of date and will be computed again")
+        if any(not Path(record).exists() for record in run.shard_records):
+            others = _videos_of_other_settings(run)
+            if others:
+                announce(
+                    f"{run.folder} holds {others} videos of other settings, which will be replaced; "
+                    "to keep both, give this run another `name:`"
+                )
+
+
+def _videos_of_other_settings(run: Run) -> int:
+    folder = RunFolder(run.folder)
+    records = [folder.read_record(path.stem) for path in sorted(folder.videos.glob("*.json"))]
+    planned = method_digest(run.tracker, run.settings)
+    return sum(record is not None and record.get("method") != planned for record in records)
+
+
+def _check_paths(config: Config) -> None:
+    """Refuse `paths` for things that nobody knows: else they would silently be fetched instead."""
+    for dataset in config.paths.datasets:
+        known(dataset, load_datasets(), "dataset in paths.datasets")
+    for checkpoint in config.paths.checkpoints:
+        known(checkpoint, load_checkpoints(), "checkpoint in paths.checkpoints")
+
+
+def _check_protocol(name: str, own: FolderDataset) -> None:
+    """Refuse at planning what a protocol would refuse after hours of tracking."""
+    if own.protocol is None:
+        return
+    load_protocol(own.protocol)
+    problem = None
+    if own.annotations is None:
+        problem = "there are no `annotations` to score against"
+    elif own.late_objects:
+        problem = "it scores only objects of the first frame, and these may appear later (late_objects)"
+    elif own.per_obj_png_file:
+        problem = "it scores label maps, and these masks are one file per object (per_obj_png_file)"
+    elif own.binary and own.protocol == "davis2017":
+        problem = "binary masks of one object belong to davis2016"
+    if problem:
+        raise VosflowError(
+            f"protocol {own.protocol} cannot score this dataset: {problem}",
+            path=f"datasets.{name}",
+            expected="annotations in the form that the protocol scores, or no protocol",
+            remedy="correct the entry, or leave out `protocol`: then the run ends in label maps",
+        )
 
 
 def _user_dataset(name: str, own: FolderDataset) -> DatasetSource:
     dataset, _, split = name.partition("/")
     folders = [own.base_video_dir, own.input_mask_dir, *([own.annotations] if own.annotations else [])]
     state = _folder_state(folders, f"datasets.{name}")
-    if own.protocol is not None:
-        load_protocol(own.protocol)  # an unknown one is refused now, not after hours of tracking
+    _check_protocol(name, own)
     if isinstance(own.videos, str):
         if not Path(own.videos).is_file():
             raise VosflowError("the list of videos is missing", path=own.videos, expected=f"datasets.{name}.videos")
@@ -379,8 +455,12 @@ def _user_dataset(name: str, own: FolderDataset) -> DatasetSource:
 
 
 def _folder_state(folders: Iterable[str], key: str) -> str:
-    """Digest of the names and modification times of all folders below `folders`: files that come or go change it."""
-    found = []
+    """Digest of the names, sizes and modification times of all data files below `folders`, links followed.
+
+    What comes, goes or is overwritten changes it; then the manifest is written again, and its digests of contents
+    decide which videos really changed.
+    """
+    found: list[tuple[str, int, int]] = []
     for folder in folders:
         if not Path(folder).is_dir():
             raise VosflowError(
@@ -389,10 +469,24 @@ def _folder_state(folders: Iterable[str], key: str) -> str:
                 expected=f"a folder, as the config says at {key}",
                 remedy="mount or correct the path",
             )
-        for place, subfolders, _ in os.walk(folder):
-            subfolders.sort()
-            found.append((os.path.relpath(place, folder), os.stat(place).st_mtime_ns))
-    return data_digest(found)
+        seen: set[str] = set()
+        for place, subfolders, files in os.walk(folder, followlinks=True):
+            real = os.path.realpath(place)
+            if real in seen:  # a link back up
+                subfolders.clear()
+                continue
+            seen.add(real)
+            for name in files:
+                if name.lower().endswith(DATA_SUFFIXES):
+                    facts = os.stat(os.path.join(place, name))
+                    found.append((os.path.relpath(os.path.join(place, name), folder), facts.st_size, facts.st_mtime_ns))
+    return data_digest(sorted(found))
+
+
+def _existing(path: str, key: str) -> str:
+    if not Path(path).is_file():
+        raise VosflowError("no such file", path=path, expected=f"weights, as the config says at {key}")
+    return path
 
 
 def _house_config(config: str) -> str:

@@ -31,7 +31,8 @@ from rich.table import Table
 from vosflow.datasets import build_manifest
 from vosflow.datasets.demo import write_demo_dataset
 from vosflow.engine import Method
-from vosflow.masks import VideoMaskWriter, merge_objects
+from vosflow.mask_writer import VideoMaskWriter
+from vosflow.masks import merge_objects
 from vosflow.trackers.sam2 import Sam2Tracker
 from vosflow.video import Video
 

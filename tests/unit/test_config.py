@@ -36,7 +36,11 @@ def test_defaults():
         ({"runs": [LINE], "exectuion": {}}, ["exectuion: unknown key", "did you mean 'execution'?"]),
         ({"runs": [{**LINE, "chekpoint": "x"}]}, ["runs.0.chekpoint", "did you mean 'checkpoint'?"]),
         ({"runs": [LINE], "execution": {"device": "gpu"}}, ["execution.device", "'cpu' or 'cuda'", "'gpu'"]),
-        ({"runs": [LINE], "execution": {"shards": 0}}, ["execution.shards", "greater than or equal to 1"]),
+        ({"runs": [LINE], "execution": {"shards": 0}}, ["execution.shards: ", "from 1 to 10000, or 'auto'"]),
+        ({"runs": [LINE], "execution": {"shards": "many"}}, ["execution.shards: ", "from 1 to 10000, or 'auto'"]),
+        ({"runs": [{**LINE, "dataset": []}]}, ["runs.0.dataset", "empty list"]),
+        ({"runs": [{**LINE, "settings": {"shift": []}}]}, ["runs.0.settings", "shift", "empty list"]),
+        ({"runs": [LINE], "paths": {"results": "a{b}"}}, ["paths.results", "braces"]),
         ({"runs": [LINE], "execution": {"shrads": 2}}, ["did you mean 'shards'?", "Known here: device, shards"]),
         ({"runs": [{**LINE, "name": "a/b"}]}, ["runs.0.name", "folder"]),
         ({"runs": [LINE], "datasets": {"mine": {"base_video_dir": "x", "input_mask_dir": "y"}}}, ["name/split"]),
@@ -46,6 +50,12 @@ def test_mistakes_are_named(data, words):
     message = refusal(data)
     for word in words:
         assert word in message
+
+
+def test_paths_have_one_spelling(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    paths = parse_config({"runs": [LINE], "paths": {"results": "./results//", "data": "~/data"}}).paths
+    assert (paths.results, paths.data) == ("results", "/home/me/data")
 
 
 def test_all_mistakes_are_told_at_once():

@@ -109,6 +109,18 @@ def test_errors_and_version_are_not_logic(copied_package):
     assert code_digest("vosflow.trackers.sam2") == before
 
 
+def test_words_for_readers_are_not_logic(copied_package):
+    before = {name: code_digest(f"vosflow.trackers.{name}") for name in ("static", "sam2")}
+    for path, old, new in (
+        ("trackers/sam2/__init__.py", "does not fill holes", "leaves holes open"),
+        ("video.py", "is missing", "is not there"),
+    ):
+        text = (copied_package / path).read_text()
+        assert old in text
+        (copied_package / path).write_text(text.replace(old, new))
+    assert {name: code_digest(f"vosflow.trackers.{name}") for name in ("static", "sam2")} == before
+
+
 def test_data_digest_ignores_the_order_of_keys():
     assert data_digest({"a": 1, "b": [1, 2]}) == data_digest({"b": [1, 2], "a": 1})
     assert data_digest({"a": [1, 2]}) != data_digest({"a": [2, 1]})

@@ -18,11 +18,11 @@ import pytest
 from PIL import Image
 
 from tests.unit.clips import make_videos
-from vosflow import masks
+from vosflow import mask_writer, masks
 from vosflow.engine import Method, track_shard, track_videos
 from vosflow.errors import VosflowError
 from vosflow.manifest import PER_OBJECT, save_manifest
-from vosflow.records import RunFolder, count_losses, note_lost_masks, write_json
+from vosflow.records import RunFolder, withdraw_false_records, write_json
 from vosflow.trackers.base import TrackerSettings
 
 HERE = Path(__file__).resolve()
@@ -136,16 +136,37 @@ def test_a_deleted_mask_is_noticed(toy):
     record = track_shard(Method.of(TOY), manifest, folder, shard=1, shards=1)
     path = folder / "shards" / "1-of-1.json"
     write_json(path, record)
-    assert note_lost_masks(folder, [path]) == [] and count_losses(path) == 0
+    assert withdraw_false_records(folder, [path]) == [] and path.exists()
     (folder / "masks" / "c" / "00002.png").unlink()
-    assert note_lost_masks(folder, [path]) == ["c"] and count_losses(path) == 1
-    assert note_lost_masks(folder, [path]) == ["c"] and count_losses(path) == 1, "one loss is noted once"
+    assert withdraw_false_records(folder, [path]) == ["c"] and not path.exists()
+    assert withdraw_false_records(folder, [path]) == []
     ToyTracker.tracked = []
-    write_json(path, track_shard(Method.of(TOY), manifest, folder, shard=1, shards=1))
+    assert track_shard(Method.of(TOY), manifest, folder, shard=1, shards=1)["videos"][0] == record["videos"][0]
     assert ToyTracker.tracked == ["c"]
-    assert note_lost_masks(folder, [path]) == [] and count_losses(path) == 1
-    (folder / "masks" / "b" / "00000.png").unlink()
-    assert note_lost_masks(folder, [path]) == ["b"] and count_losses(path) == 2
+
+
+def test_masks_of_other_settings_make_a_record_false(toy):
+    """The same run folder, used by two studies in turn."""
+    manifest, folder = toy
+    path = folder / "shards" / "1-of-1.json"
+    write_json(path, track_shard(Method.of(TOY), manifest, folder, shard=1, shards=1))
+    track_videos(Method.of(TOY, {"shift": 3}), manifest, ["b"], folder)
+    assert withdraw_false_records(folder, [path]) == ["b"]
+
+
+def test_two_processes_never_write_one_video(toy, tmp_path):
+    manifest, folder = toy
+    save_manifest(manifest, tmp_path / "manifest.json")
+    job = start_slow_job(tmp_path, folder, pause=0.2)
+    wait_for(folder, ".b.*.writing/00001.png", job)
+    with pytest.raises(VosflowError, match="another job is tracking video b"):
+        track_videos(Method.of(TOY), manifest, ["b"], folder)
+    assert ToyTracker.tracked == []
+    job.send_signal(signal.SIGKILL)
+    job.wait()
+    track_videos(Method.of(TOY), manifest, ["b"], folder)
+    assert ToyTracker.tracked == ["b"], "the lock of a killed process is gone"
+    assert not list((folder / "masks").glob(".*")), "and so is what it left"
 
 
 def test_copied_results_stay_finished(toy):
@@ -208,7 +229,7 @@ def test_a_full_disk_stops_the_shard_and_keeps_finished_videos(toy, monkeypatch)
                 return FullFile(path)
         return real_open(path, mode, *args, **kwargs)
 
-    monkeypatch.setattr(masks, "open", fake_open, raising=False)
+    monkeypatch.setattr(mask_writer, "open", fake_open, raising=False)
     with pytest.raises(VosflowError) as caught:
         track_shard(Method.of(TOY), manifest, folder, shard=1, shards=1)
     assert (
@@ -287,10 +308,12 @@ def test_the_key_names_everything_that_matters(toy, tmp_path):
     base = Method.of(TOY).key(view, "cpu")
     assert Method.of(TOY, {"gain": 1}).key(view, "cpu") == base, "1 and 1.0 are the same setting"
     assert Method.of(TOY, {"gain": 2}).key(view, "cpu") != base
-    assert Method.of(TOY).key(view, "NVIDIA H100") != base
+    assert Method.of(TOY).key(view, "cuda") != base
     assert Method.of(TOY).key(manifest.tracking_view("b"), "cpu") != base
     for changed in (replace(manifest, layout=PER_OBJECT), replace(manifest, late_objects=True)):
         assert Method.of(TOY).key(changed.tracking_view("a"), "cpu") != base
+    elsewhere = replace(manifest.video("a"), frames=replace(manifest.video("a").frames, folder="x"), fps=24.0)
+    assert Method.of(TOY).key(replace(manifest, videos=(elsewhere,)).tracking_view("a"), "cpu") == base
     rescored = replace(
         manifest,
         root="elsewhere",
@@ -348,19 +371,27 @@ SLOW_JOB = """
 """
 
 
+def start_slow_job(tmp_path: Path, folder: Path, pause: float) -> subprocess.Popen:
+    """Another process that tracks the videos of {tmp_path}/manifest.json, slowly."""
+    root = str(HERE.parents[2])
+    manifest = str(tmp_path / "manifest.json")
+    code = textwrap.dedent(SLOW_JOB).format(path=[root], manifest=manifest, folder=str(folder), pause=pause)
+    return subprocess.Popen([sys.executable, "-c", code], cwd=root)
+
+
+def wait_for(folder: Path, pattern: str, job: subprocess.Popen) -> None:
+    deadline = time.monotonic() + 60
+    while not list((folder / "masks").glob(pattern)):
+        assert time.monotonic() < deadline and job.poll() is None
+        time.sleep(0.02)
+
+
 def test_sigkill_in_the_middle_of_a_shard(toy, tmp_path):
     """Killed while the second video is being written: the first stays, and resuming gives the undisturbed bytes."""
     manifest, folder = toy
     save_manifest(manifest, tmp_path / "manifest.json")
-    root = str(HERE.parents[2])
-    code = textwrap.dedent(SLOW_JOB).format(
-        path=[root], manifest=str(tmp_path / "manifest.json"), folder=str(folder), pause=0.2
-    )
-    job = subprocess.Popen([sys.executable, "-c", code], cwd=root)
-    deadline = time.monotonic() + 60
-    while not list((folder / "masks").glob(".c.writing/00001.png")):
-        assert time.monotonic() < deadline and job.poll() is None
-        time.sleep(0.02)
+    job = start_slow_job(tmp_path, folder, pause=0.2)
+    wait_for(folder, ".c.*.writing/00001.png", job)
     job.send_signal(signal.SIGKILL)
     job.wait()
     assert (folder / "videos/b.json").exists() and not (folder / "videos/c.json").exists()

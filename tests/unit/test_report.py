@@ -24,7 +24,8 @@ from vosflow.catalog import PublishedRow
 from vosflow.errors import VosflowError
 from vosflow.evaluation.scores import GLOBAL_COLUMNS
 from vosflow.manifest import LABEL_MAPS, PER_OBJECT, ImageFolder, Manifest, Prompt, VideoEntry, save_manifest
-from vosflow.masks import VideoMaskWriter, object_folder
+from vosflow.mask_writer import VideoMaskWriter
+from vosflow.masks import object_folder
 from vosflow.report import filmstrips, page, plots, published, results, tables
 from vosflow.trackers.registry import load_tracker
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,8 +11,10 @@ import pytest
 
 from tests.unit.clips import make_videos
 from vosflow.config import parse_config
+from vosflow.engine import Method, track_shard
 from vosflow.errors import VosflowError
-from vosflow.study import Study, load_study
+from vosflow.records import write_json
+from vosflow.study import Study, load_study, review_results
 
 HOUSE = Path(__file__).resolve().parents[2]
 
@@ -92,7 +95,7 @@ def test_a_value_added_to_a_list_adds_one_run(weights):
 def test_shards_follow_the_work():
     study = plan({"dataset": "davis2017/val", "tracker": "flow"}, execution={"shards": "auto", "frames_per_shard": 500})
     assert study.runs[0].shards == 4  # 1999 frames
-    assert study.runs[0].shard_records[0] == "results/davis2017-val/flow/shards/1-of-4.json"
+    assert study.runs[0].shard_records[0].startswith("results/davis2017-val/flow/shards/1-of-4-")
     assert plan({"dataset": "davis2017/val", "tracker": "flow"}, execution={"shards": 7}).runs[0].shards == 7
 
 
@@ -162,20 +165,96 @@ def test_data_that_one_has_already_is_not_fetched(tmp_path):
     assert fetched.data_files and fetched.data_files[0].startswith("data/datasets/davis2017/")
 
 
-def test_load_study_announces_lost_masks(tmp_path):
-    from vosflow.records import write_json
-
-    results = tmp_path / "results"
+def finished_study(tmp_path, **settings):
+    """A study of one run of the tracker `flow` that is finished, and its config."""
+    manifest = make_videos(tmp_path / "videos", {"a": 3, "b": 3})
     data = {
-        "runs": [{"dataset": "demo/val", "tracker": "static"}],
-        "paths": {"results": str(results)},
-        "execution": {"shards": 1},
+        "runs": [{"dataset": "demo/val", "tracker": "flow", "settings": settings}],
+        "paths": {"results": str(tmp_path / "results")},
+        "execution": {"shards": 1, "device": "cpu"},
     }
-    record = results / "demo-val/static/shards/1-of-1.json"
-    write_json(record, {"format": 1, "videos": [{"video": "a", "key": "k"}]})
-    said = []
-    study = load_study(data, announce=said.append)
-    assert study.runs[0].losses("1") == 1 and "masks of a are gone" in said[0]
+    study = load_study(data)
+    run = study.runs[0]
+    write_json(run.shard_records[0], track_shard(Method.of("flow", settings), manifest, run.folder, shard=1, shards=1))
+    return study, data
+
+
+def test_lost_masks_are_announced_and_their_promise_withdrawn(tmp_path):
+    study, _ = finished_study(tmp_path)
+    run, said = study.runs[0], []
+    review_results(study, said.append)
+    assert said == [] and Path(run.shard_records[0]).exists()
+    Path(run.folder, "masks/a/00001.png").unlink()
+    review_results(study, said.append)
+    assert not Path(run.shard_records[0]).exists() and "masks of a are gone" in said[0]
+
+
+def test_masks_of_other_settings_are_announced_before_they_are_replaced(tmp_path):
+    study, data = finished_study(tmp_path)
+    data["runs"][0]["settings"] = {"preset": "fast"}
+    changed, said = load_study(data), []
+    assert changed.runs[0].shard_records != study.runs[0].shard_records
+    review_results(changed, said.append)
+    assert "holds 2 videos of other settings" in said[0] and "name:" in said[0]
+    assert Path(study.runs[0].shard_records[0]).exists(), "looking at a plan takes nothing back"
+
+
+def test_an_overwritten_file_of_ones_own_is_noticed(tmp_path):
+    make_videos(tmp_path / "videos", {"a": 3})
+    (tmp_path / "linked").mkdir()
+    (tmp_path / "linked/a").symlink_to(tmp_path / "videos/JPEGImages/480p/a")
+    own = {"base_video_dir": str(tmp_path / "linked"), "input_mask_dir": str(tmp_path / "videos/Annotations/480p")}
+
+    def state():
+        return plan({"dataset": "mine/val", "tracker": "static"}, datasets={"mine/val": own}).runs[0].dataset.state
+
+    before = state()
+    mask = tmp_path / "videos/Annotations/480p/a/00000.png"
+    content = bytearray(mask.read_bytes())
+    with open(mask, "r+b") as file:
+        file.write(content)
+    os.utime(mask, ns=(0, mask.stat().st_mtime_ns + 1))
+    in_place = state()
+    (tmp_path / "videos/JPEGImages/480p/a/00002.jpg").unlink()
+    removed = state()
+    assert len({before, in_place, removed}) == 3
+    (tmp_path / "videos/Annotations/480p/README.md").write_text("about")
+    assert state() == removed, "what is no data does not count"
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ({"protocol": "davis2017"}, "no `annotations`"),
+        ({"protocol": "davis2017", "annotations": "masks", "late_objects": True}, "may appear later"),
+        ({"protocol": "davis2017", "annotations": "masks", "per_obj_png_file": True}, "one file per object"),
+        ({"protocol": "davis2017", "annotations": "masks", "binary": True}, "davis2016"),
+        ({"protocol": "davis2071", "annotations": "masks"}, "did you mean 'davis2017'"),
+    ],
+)
+def test_a_protocol_that_cannot_score_is_refused_at_planning(tmp_path, monkeypatch, more, words):
+    make_videos(tmp_path, {"a": 3})
+    (tmp_path / "Annotations/480p").rename(tmp_path / "masks")
+    monkeypatch.chdir(tmp_path)
+    own = {"base_video_dir": "JPEGImages/480p", "input_mask_dir": "masks", **more}
+    with pytest.raises(VosflowError) as caught:
+        plan({"dataset": "mine/val", "tracker": "static"}, datasets={"mine/val": own})
+    assert words in str(caught.value)
+
+
+def test_paths_of_unknown_things_are_refused(tmp_path):
+    line = {"dataset": "demo/val", "tracker": "static"}
+    with pytest.raises(VosflowError, match="'davis17'"):
+        plan(line, paths={"datasets": {"davis17": str(tmp_path)}})
+    with pytest.raises(VosflowError, match="'sam2.1_larg'"):
+        plan(line, paths={"checkpoints": {"sam2.1_larg": "x.pt"}})
+
+
+def test_weights_of_ones_own_replace_those_of_the_catalog(tmp_path):
+    (tmp_path / "mine.safetensors").write_bytes(b"weights")
+    line = {"dataset": "demo/val", "tracker": "sam2", "checkpoint": "sam2_demo"}
+    given = plan(line, paths={"checkpoints": {"sam2_demo": str(tmp_path / "mine.safetensors")}}).runs[0].checkpoint
+    assert given.path == str(tmp_path / "mine.safetensors") and given.sha256 is None
 
 
 def test_planning_imports_nothing_heavy():

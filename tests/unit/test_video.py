@@ -11,7 +11,8 @@ from PIL import Image
 from tests.unit.clips import HEIGHT, WIDTH, make_videos, moving_boxes, save_label_map
 from vosflow.errors import VosflowError
 from vosflow.manifest import load_manifest, save_manifest
-from vosflow.masks import DAVIS_PALETTE, VideoMaskWriter, merge_objects, read_label_map
+from vosflow.mask_writer import VideoMaskWriter
+from vosflow.masks import DAVIS_PALETTE, merge_objects, read_label_map
 from vosflow.video import Video
 
 

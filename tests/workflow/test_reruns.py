@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import shutil
 
 import pytest
 
@@ -117,6 +118,60 @@ def test_an_added_frame_recomputes_that_video_only(project):
     before = project.computed()
     project.snakemake()
     assert recomputed(project, before) == {f"{run}/b" for run in ("static", "flow", *BOTH_OF_MINE)}
+
+
+def test_overwritten_ground_truth_rescores_and_tracks_nothing(project):
+    mask = project.folder / "videos/Annotations/480p/b/00003.png"
+    mask.write_bytes((project.folder / "videos/Annotations/480p/b/00001.png").read_bytes())
+    before, scores = project.computed(), (project.folder / "results/toy-val/flow/scores.csv").read_text()
+    project.snakemake()
+    assert recomputed(project, before) == set()
+    assert (project.folder / "results/toy-val/flow/scores.csv").read_text() != scores
+
+
+@pytest.mark.parametrize("name", ["scores.csv", "per_object_results.csv", "run.json", "shards"])
+def test_a_deleted_result_is_made_again(project, name):
+    path = project.folder / "results/toy-val/flow" / name
+    before = project.computed()
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    project.snakemake()
+    assert path.exists() and recomputed(project, before) == set()
+
+
+def test_a_deleted_run_is_made_again(project):
+    masks = project.mask_bytes("flow")
+    shutil.rmtree(project.folder / "results/toy-val/flow")
+    before = project.computed()
+    project.snakemake()
+    assert recomputed(project, before) == {f"flow/{video}" for video in "abcd"}
+    assert project.mask_bytes("flow") == masks
+
+
+def test_what_is_stale_is_seen_without_snakemakes_own_memory(project, config):
+    """Results that were copied to another machine, or a deleted .snakemake."""
+    shutil.rmtree(project.folder / ".snakemake")
+    (project.folder / "results/toy-val/static/masks/c/00001.png").unlink()
+    config["runs"][1]["settings"] = {"preset": "fast"}
+    project.write_config(config)
+    before = project.computed()
+    text = project.snakemake().stdout
+    assert "flow holds 4 videos of other settings" in text
+    assert recomputed(project, before) == {"static/c"} | {f"flow/{video}" for video in "abcd"}
+    assert '"preset": "fast"' in (project.folder / "results/toy-val/flow/run.json").read_text()
+
+
+def test_two_studies_in_turn_never_keep_masks_of_each_other(project, config):
+    other = copy.deepcopy(config)
+    other["runs"][2]["settings"]["gain"] = 2.0
+    other["runs"][2]["settings"]["shift"] = [2, 3]
+    other["execution"]["shards"] = 1
+    expected = project.mask_bytes("mine@shift=2")
+    for study in (other, config, other, config):
+        project.write_config(study)
+        project.snakemake()
+        run = (project.folder / "results/toy-val/mine@shift=2/run.json").read_text()
+        assert f'"gain": {study["runs"][2]["settings"]["gain"]}' in run
+    assert project.mask_bytes("mine@shift=2") == expected
 
 
 def test_a_removed_run_needs_only_new_tables(project, config):

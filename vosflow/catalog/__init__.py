@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import csv
 import difflib
+import os
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from vosflow.errors import VosflowError
 
@@ -29,6 +30,16 @@ Evidence = Literal[
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Md5 = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
 FileName = Annotated[str, Field(pattern=r"^[^/\\]+$")]
+
+
+def _clean_path(path: str) -> str:
+    """One spelling for one place: `~` expanded, no doubled or trailing slashes."""
+    if "{" in path or "}" in path:
+        raise ValueError("braces are not possible in a path: Snakemake takes them for wildcards")
+    return os.path.normpath(os.path.expanduser(path))
+
+
+PathText = Annotated[str, AfterValidator(_clean_path)]
 
 
 class _Entry(BaseModel):
@@ -162,15 +173,15 @@ class CheckpointEntry(RemoteFile):
 class FolderDataset(_Entry):
     """A dataset that a user describes in the config; the arguments of `vosflow.datasets.folder.folder_manifest`."""
 
-    base_video_dir: str = Field(description="Frames: {video}/{frame}.jpg below it.")
-    input_mask_dir: str = Field(description="Given masks: {video}/{frame}.png below it.")
-    videos: str | tuple[str, ...] | None = Field(
+    base_video_dir: PathText = Field(description="Frames: {video}/{frame}.jpg below it.")
+    input_mask_dir: PathText = Field(description="Given masks: {video}/{frame}.png below it.")
+    videos: PathText | tuple[str, ...] | None = Field(
         None, description="Names of the videos, or a file with one per line; all if not given."
     )
     per_obj_png_file: bool = Field(False, description="Masks are {video}/{object}/{frame}.png, also in the output.")
     use_all_masks: bool = Field(False, description="All given masks are prompts, not only each object's first.")
     late_objects: bool = Field(False, description="Objects may appear later (track_object_appearing_later_in_video).")
-    annotations: str | None = Field(None, description="Ground truth: {video}/{frame}.png below it.")
+    annotations: PathText | None = Field(None, description="Ground truth: {video}/{frame}.png below it.")
     protocol: str | None = Field(None, description="Rules of scoring, for instance davis2017; needs `annotations`.")
     binary: bool = Field(False, description="Masks hold one object, any value above 0, as in DAVIS 2016.")
     fps: Annotated[float, Field(gt=0)] | None = Field(None, description="Frames per second of the videos.")

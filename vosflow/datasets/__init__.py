@@ -15,6 +15,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from vosflow.catalog import FolderDataset, Split, find_split
+from vosflow.digest import file_digest
 from vosflow.errors import VosflowError
 from vosflow.manifest import ImageFolder, Manifest, Prompt
 
@@ -84,15 +85,14 @@ def count_notes(manifest: Manifest, facts: Split) -> tuple[str, ...]:
 
 
 def content_digest(root: str | Path, frames: ImageFolder, prompts: Iterable[Prompt]) -> str:
-    """Cheap fingerprint of a video's input files, hexadecimal sha256.
+    """Fingerprint of a video's input files, hexadecimal sha256: names and content of the frames and of the prompts.
 
-    It covers the names and sizes in bytes of all frames, and the full content of every prompt's mask. It does not
-    cover time stamps or the place of the files: the same archive, extracted again elsewhere, has the same digest.
-    (Re-encoded frames of exactly equal sizes would go unnoticed; reading every JPEG would cost minutes per dataset.)
+    It does not cover time stamps or the place of the files: the same archive, extracted again elsewhere, has the same
+    digest.
     """
     digest = hashlib.sha256()
     for name in frames.names:
-        digest.update(f"{name}{frames.suffix} {frames.path(root, name).stat().st_size}\n".encode())
+        digest.update(f"{name}{frames.suffix} {file_digest(frames.path(root, name))}\n".encode())
     for mask in sorted({prompt.mask for prompt in prompts}):
-        digest.update(hashlib.sha256((Path(root) / mask).read_bytes()).digest())
+        digest.update(file_digest(Path(root) / mask).encode())
     return digest.hexdigest()
