@@ -334,9 +334,9 @@ def _draw_videos(axis: Axes, run: RunResult, videos: list[str], colour: str, *, 
 
 
 def _wrapped(name: str, width: int = 20) -> str:
-    """A run's name in lines of at most `width` characters, broken after commas where there are any."""
+    """A run's name in lines of at most `width` characters, broken before each swept setting where there are any."""
     lines = [""]
-    for part in re.findall(r"[^,]+,?|,", name):
+    for part in re.findall(r"@?[^@]+|@", name):
         while len(part) > width:
             lines, part = [*lines, part[:width]], part[width:]
         if len(lines[-1] + part) > width:
