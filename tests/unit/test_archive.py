@@ -206,7 +206,9 @@ def test_names_damage(tmp_path, name):
     assert_nothing_is_left(tmp_path / "data")
 
 
-@pytest.mark.parametrize("data", [b"", b"<!doctype html><html>", gzip.compress(b"not a tar file")])
+@pytest.mark.parametrize(
+    "data", [b"", b"<!doctype html><html>", gzip.compress(b"not a tar file")], ids=["empty", "web page", "gzip of text"]
+)
 def test_names_what_is_no_archive(tmp_path, data):
     (tmp_path / "data.zip").write_bytes(data)
     with pytest.raises(VosflowError, match="damaged or cannot be read"):
