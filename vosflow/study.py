@@ -17,6 +17,7 @@ from typing import Any
 import vosflow
 from vosflow.catalog import (
     FolderDataset,
+    RemoteFile,
     find_archive,
     find_checkpoint,
     find_dataset,
@@ -289,10 +290,9 @@ class Study:
         video_list = f"{data}/downloads/{entry.archives[facts.video_list].file}" if facts.video_list else None
         if given is not None:
             root, requires, state = given, (), _folder_state([given], f"paths.datasets.{dataset}")
-            if video_list and (Path(given) / Path(video_list).name).is_file():
-                video_list = str(Path(given) / Path(video_list).name)
-            elif video_list:
-                requires = (video_list,)
+            if video_list:
+                found = _find_beside(given, entry.archives[facts.video_list])
+                video_list, requires = (found, ()) if found else (video_list, (video_list,))
         else:
             root, state = str(entry.root(split, f"{data}/datasets/{dataset}")), ""
             markers = [f"{data}/datasets/{dataset}/{archive}.json" for archive in facts.archives]
@@ -393,6 +393,15 @@ def _videos_of_other_settings(run: Run) -> int:
     records = [folder.read_record(path.stem) for path in sorted(folder.videos.glob("*.json"))]
     planned = method_digest(run.tracker, run.settings)
     return sum(record is not None and record.get("method") != planned for record in records)
+
+
+def _find_beside(folder: str, file: RemoteFile) -> str | None:
+    """A file of the catalog in a user's folder or next to it, under our name or its publisher's."""
+    for place in (Path(folder), Path(folder).parent):
+        for name in (file.published_as, file.file):
+            if name and (place / name).is_file():
+                return str(place / name)
+    return None
 
 
 def _check_paths(config: Config) -> None:

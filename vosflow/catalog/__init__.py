@@ -83,10 +83,12 @@ Source = Annotated[HttpSource | DriveSource | HubSource | FileSource, Field(disc
 class RemoteFile(_Entry):
     """A file to fetch: the name it gets here (unique in the catalog), where from, and how to know that it is right.
 
+    `published_as` is its publisher's name for it, where that differs.
     `source` says where the facts are from, `evidence` how good they are.
     """
 
     file: FileName
+    published_as: FileName | None = None
     sources: tuple[Source, ...] = ()
     size_bytes: Annotated[int, Field(gt=0)] | None = None
     sha256: Sha256 | None = None
