@@ -8,14 +8,13 @@ import argparse
 import sys
 from pathlib import Path
 
-import yaml
-
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that the script runs from a plain checkout
 
 from vosflow.datasets.folder import folder_manifest
-from vosflow.engine import Method, track_videos
+from vosflow.engine import Method, parse_assignments, track_videos
 from vosflow.errors import run_command
 from vosflow.gpu import lease_device, limit_cpu_threads
+from vosflow.records import RunFolder, check_output_folder
 
 
 def main() -> None:
@@ -29,6 +28,7 @@ def main() -> None:
     add("--input_mask_dir", required=True, help="folder of prompts: {video}/{frame}.png, pixel value = object id")
     add("--video_list_file", help="one video per line (default: all folders in base_video_dir)")
     add("--output_mask_dir", required=True, type=Path, help="where the masks go")
+    add("--overwrite", action="store_true", help="replace masks in it that are of other settings or of other origin")
     add("--use_all_masks", action="store_true", help="all input masks are prompts, not only each object's first one")
     add("--per_obj_png_file", action="store_true", help="masks, in and out, are {video}/{object}/{frame}.png")
     add("--track_object_appearing_later_in_video", action="store_true", help="objects start at their first mask")
@@ -40,20 +40,19 @@ def main() -> None:
     add("--threads", type=int, default=1, help="CPU threads (default 1: masks then depend on no machine's cores)")
     a = parser.parse_args()
     limit_cpu_threads(a.threads)
-    if wrong := [item for item in a.set if "=" not in item]:
-        parser.error(f"--set takes KEY=VALUE, e.g. num_maskmem=4, not {wrong[0]!r}")
     flags = {"score_thresh": a.score_thresh, "apply_postprocessing": a.apply_postprocessing, "precision": a.dtype}
     settings = {key: value for key, value in flags.items() if value is not None}
-    settings |= {key: yaml.safe_load(value) for key, value in (item.split("=", 1) for item in a.set)}
+    settings |= parse_assignments(a.set)
     weights = {"id": Path(a.checkpoint).stem, "path": a.checkpoint, "config": a.config} if a.checkpoint else None
     method = Method.of(a.tracker, settings, weights)
     print("".join(f"note: {note}\n" for note in method.settings.notes()), end="", file=sys.stderr)
     late = {"late_objects": a.track_object_appearing_later_in_video, "use_all_masks": a.use_all_masks}
-    folders = (a.base_video_dir, a.input_mask_dir)
+    folders, records = (a.base_video_dir, a.input_mask_dir), a.output_mask_dir / ".vosflow"
     manifest = folder_manifest(*folders, videos=a.video_list_file, per_obj_png_file=a.per_obj_png_file, **late)
     names = [video.name for video in manifest.videos]
+    check_output_folder(RunFolder(records, a.output_mask_dir), folders, names, method.marks, overwrite=a.overwrite)
     with lease_device(a.device if method.uses_gpu else "cpu") as device:
-        track_videos(method, manifest, names, a.output_mask_dir / ".vosflow", device=device, masks=a.output_mask_dir)
+        track_videos(method, manifest, names, records, device=device, masks=a.output_mask_dir)
 
 
 if __name__ == "__main__":

@@ -39,7 +39,7 @@ def describe_run(description: Mapping[str, object], manifest: Manifest, manifest
     records = []
     for video in manifest.videos:
         record = run.read_record(video.name)
-        if record is None:
+        if record is None or "key" not in record:
             raise VosflowError(
                 f"video {video.name} has no record",
                 path=run.record_path(video.name),
@@ -49,7 +49,7 @@ def describe_run(description: Mapping[str, object], manifest: Manifest, manifest
         records.append(record)
     seconds = sum(record["seconds"] for record in records)
     frames = sum(record["frames"] for record in records)
-    provenance = _joined(record["provenance"] for record in records)
+    provenance = _joined({**record["provenance"], "weights": record["weights"]} for record in records)
     checkpoint = description["checkpoint"] and {**description["checkpoint"], "sha256": provenance["weights"]}
     return {
         "format": FORMAT,

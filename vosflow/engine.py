@@ -10,6 +10,7 @@ import contextlib
 import functools
 import gc
 import resource
+import sys
 import time
 import traceback
 from collections.abc import Iterable, Mapping
@@ -17,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import yaml
 
 from vosflow.digest import code_digest, data_digest, file_digest
 from vosflow.errors import VosflowError
@@ -31,6 +33,7 @@ from vosflow.trackers.registry import load_tracker, tracker_module
 from vosflow.validation import explain_validation
 from vosflow.video import Video
 
+TRACKER_REMEDY = "this is for the author of the tracker: vosflow/trackers/base.py says what `track` yields"
 SHARED_MODULES = ("vosflow.video", "vosflow.masks")  # they shape every tracker's pixels
 
 
@@ -64,6 +67,11 @@ class Method:
         """Of the tracker and its settings: tells whose masks are in a folder."""
         return method_digest(self.tracker, self.settings.model_dump(mode="json"))
 
+    @property
+    def marks(self) -> dict[str, str | None]:
+        """By which masks of this method are known in a folder; in every record."""
+        return {"method": self.digest, "weights": self.checkpoint and self.checkpoint.sha256}
+
     @functools.cached_property
     def code(self) -> str:
         """Digest of the code that computes the masks."""
@@ -72,8 +80,7 @@ class Method:
     @functools.cached_property
     def provenance(self) -> dict[str, str | None]:
         """What the masks come from, as it is now: versions, commit, locked environment, code, weights."""
-        weights = self.checkpoint and self.checkpoint.sha256
-        return {**versions(), "git": git_commit(), "lock": lock_digest(), "code": self.code, "weights": weights}
+        return {**versions(), "git": git_commit(), "lock": lock_digest(), "code": self.code}
 
     def key(self, video: Mapping[str, object], device: str) -> str:
         """The key of a video: digest of settings, weights, code, kind of device, and its part of the manifest.
@@ -104,6 +111,17 @@ def parse_settings(kind: type[Tracker], tracker: str, settings: Mapping[str, obj
     """Settings of a tracker, checked; raises VosflowError that names the key and what is allowed."""
     with explain_validation(kind.Settings, f"settings of tracker {tracker}"):
         return kind.Settings.model_validate(dict(settings))
+
+
+def parse_assignments(items: Iterable[str]) -> dict[str, object]:
+    """Settings from texts like "num_maskmem=4"; values are read as YAML. Raises VosflowError naming a wrong one."""
+    settings = {}
+    for item in items:
+        key, equals, value = item.partition("=")
+        if not equals:
+            raise VosflowError(f"not a setting: {item!r}", expected="KEY=VALUE, for instance --set num_maskmem=4")
+        settings[key] = yaml.safe_load(value)
+    return settings
 
 
 def track_shard(
@@ -159,6 +177,8 @@ def track_videos(
     device_name = _device_name(device)
     keys = {name: method.key(manifest.tracking_view(name), device) for name in videos}
     todo = [name for name in keys if not run.is_finished(name, keys[name])]
+    if not todo:
+        print(f"{label or method.tracker}: all {len(keys)} videos are finished already", file=sys.stderr)
     failures: dict[str, str] = {}
     frames = {name: len(manifest.video(name).frames.names) for name in todo}
     with ShardProgress(label or method.tracker, frames, progress_file) as progress:
@@ -169,14 +189,12 @@ def track_videos(
                 with run.lock(name):
                     record = _track_video(tracker, Video.of(manifest, name), run, progress, device)
                     record |= {"key": keys[name], "device": device_name, "precision": _precision(method.settings)}
-                    record |= {"method": method.digest, "provenance": method.provenance}
+                    record |= {**method.marks, "provenance": method.provenance}
                     write_json(run.record_path(name), record)
             except DiskError:
                 raise
-            except Exception as error:
-                if not _is_survivable(error):
-                    raise
-                failures[name] = str(error) if isinstance(error, VosflowError) else _out_of_memory(error, name, device)
+            except (Exception, SystemExit) as error:  # whatever goes wrong with one video, the others have their turn
+                failures[name] = _explain(error, name, device)
                 progress.fail_video(name, failures[name])
                 continue
             progress.finish_video(name, seconds=record["seconds"], frames_per_second=record["frames_per_second"])
@@ -186,7 +204,7 @@ def track_videos(
         raise VosflowError(
             f"{len(failures)} of {len(keys)} videos failed, the other {good} are finished:\n{listed}",
             path=folder,
-            remedy="mend the inputs named above and run again: only the failed videos run",
+            remedy="mend what is named above and run again: only the failed videos run",
         )
     return keys
 
@@ -197,20 +215,22 @@ def _track_video(tracker: Tracker, video: Video, run: RunFolder, progress: Shard
     clock = time.perf_counter()
     _reset_peak_memory(device)
     # First the promise goes, then the masks change: a kill in between leaves an unfinished video, never a false record.
-    run.record_path(video.name).unlink(missing_ok=True)
-    expected = set(_expected_frames(video))
+    write_json(run.record_path(video.name), {"format": FORMAT, "video": video.name, "started": started})
+    expected, given = set(_expected_frames(video)), set()
     with VideoMaskWriter(run.masks, video.name, layout=video.layout, palette=video.palette()) as writer:
         for frame, masks in tracker.track(video):
+            _check_frame(tracker, video, frame, given)
             _check_masks(tracker, video, frame, masks)
             writer.write(frame, masks)
-            expected.discard(frame)
+            given.add(frame)
             progress.frame()
-        if expected:
+        if expected - given:
+            missing = [name for name in video.frame_names if name in expected - given]
             raise VosflowError(
-                f"tracker {type(tracker).__name__} gave no masks for {len(expected)} frames of video {video.name}, "
-                f"the first is {min(expected)}",
+                f"tracker {type(tracker).__name__} gave no masks for {len(missing)} frames of video {video.name}, "
+                f"the first is {missing[0]}",
                 expected="masks for every frame from the first prompt on",
-                remedy="this is a defect of the tracker: report it with its name and settings",
+                remedy=TRACKER_REMEDY,
             )
     seconds = time.perf_counter() - clock
     return {
@@ -234,6 +254,17 @@ def _expected_frames(video: Video) -> tuple[str, ...]:
     return names[min(names.index(prompt.frame) for prompt in video.prompts) :]
 
 
+def _check_frame(tracker: Tracker, video: Video, frame: str, given: set[str]) -> None:
+    if frame not in video.frame_names or frame in given:
+        raise VosflowError(
+            f"tracker {type(tracker).__name__} gave "
+            + (f"frame {frame} twice" if frame in given else f"masks for {frame!r}, which is no frame")
+            + f" of video {video.name}",
+            expected=f"names among video.frame_names, once each: {video.frame_names[0]} to {video.frame_names[-1]}",
+            remedy=TRACKER_REMEDY,
+        )
+
+
 def _check_masks(tracker: Tracker, video: Video, frame: str, masks: Masks) -> None:
     """Refuse masks of another size, type or with unknown objects: they would be scored as something else."""
     size = (video.height, video.width)
@@ -247,10 +278,20 @@ def _check_masks(tracker: Tracker, video: Video, frame: str, masks: Masks) -> No
         wanted = f"{{object id: bool {size}}} for objects among {list(video.objects)}"
     if not fits:
         raise VosflowError(
-            f"tracker {type(tracker).__name__} gave unusable masks on frame {frame} of video {video.name}",
+            f"tracker {type(tracker).__name__} gave unusable masks on frame {frame} of video {video.name}: "
+            + _describe_masks(masks),
             expected=wanted,
-            remedy="see `track` in vosflow/trackers/base.py for what a tracker yields",
+            remedy=TRACKER_REMEDY,
         )
+
+
+def _describe_masks(masks: object) -> str:
+    if isinstance(masks, np.ndarray):
+        span = f", values {masks.min()} to {masks.max()}" if masks.size else ""
+        return f"{masks.dtype} {masks.shape}{span}"
+    if isinstance(masks, Mapping):
+        return "{" + ", ".join(f"{key!r}: {_describe_masks(mask)}" for key, mask in masks.items()) + "}"
+    return f"a {type(masks).__name__}"
 
 
 def _load(method: Method, device: str) -> Tracker:
@@ -290,14 +331,13 @@ def _config_id(checkpoint: Checkpoint) -> str | None:
     return file_digest(config) if config and Path(config).is_file() else config
 
 
-def _is_survivable(error: Exception) -> bool:
-    """Whether the videos that come next can still succeed: bad input and lack of memory, nothing unforeseen."""
-    return isinstance(error, VosflowError | MemoryError) or type(error).__name__ == "OutOfMemoryError"
-
-
-def _out_of_memory(error: Exception, video: str, device: str) -> str:
-    traceback.print_exc()
-    del error
+def _explain(error: BaseException, video: str, device: str) -> str:
+    """What to tell of a failed video; the traceback of what was not foreseen goes to stderr."""
+    if isinstance(error, VosflowError):
+        return str(error)
+    traceback.print_exception(error)
+    if not isinstance(error, MemoryError) and type(error).__name__ != "OutOfMemoryError":
+        return f"{type(error).__name__}: {error} (traceback above)"
     gc.collect()
     if device == "cuda":
         import torch
@@ -333,8 +373,6 @@ def _precision(settings: TrackerSettings) -> str:
 
 def _threads() -> int | None:
     """Threads torch computes with, if it was used: sums depend on them in the last bits."""
-    import sys
-
     return sys.modules["torch"].get_num_threads() if "torch" in sys.modules else None
 
 

@@ -82,7 +82,7 @@ class ShardProgress:
         self._done_videos += 1
         self._event("video_done", video=video, **facts)
         if not self._bar:
-            left = (self._total - self._done_frames) / max(self._speed(), 1e-9)
+            left = max(0, self._total - self._done_frames) / max(self._speed(), 1e-9)
             self._say(
                 f"{self._label}: {video} done, video {self._done_videos}/{len(self._frames)}, "
                 f"{self._speed():.1f} frames/s, {left:.0f} s left"

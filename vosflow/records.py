@@ -13,7 +13,7 @@ import fcntl
 import json
 import os
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from vosflow.errors import VosflowError
@@ -131,6 +131,53 @@ class RunFolder:
             if files:
                 counted[str(folder.relative_to(top))] = {"files": files, "mtime_ns": folder.stat().st_mtime_ns}
         return counted
+
+
+def check_output_folder(
+    run: RunFolder,
+    inputs: Iterable[str | Path],
+    videos: Iterable[str],
+    marks: Mapping[str, str | None],
+    *,
+    overwrite: bool,
+) -> None:
+    """Refuse to write masks over a dataset, over files that vosflow did not make, or over those of other settings.
+
+    Args:
+        run: where masks would be written.
+        inputs: folders that are read.
+        videos: names of the videos that would be written.
+        marks: by which masks of the same method are known: entries of their records.
+        overwrite: replace masks that are there (but never a dataset's files).
+
+    Raises:
+        VosflowError: which folder is in the way, and what to do.
+    """
+    output = run.masks.resolve()
+    for folder in inputs:
+        place = Path(folder).resolve()
+        if output == place or output in place.parents or place in output.parents:
+            raise VosflowError(
+                "the output folder and a folder that is read are one, or lie in each other",
+                path=run.masks,
+                expected=f"an output folder apart from {folder}",
+                remedy="choose another output folder: masks would replace the files of the dataset",
+            )
+    if overwrite:
+        return
+    for video in videos:
+        record = run.read_record(video)
+        same = record is not None and all(record.get(mark, value) == value for mark, value in marks.items())
+        if same or not (run.masks / video).exists():
+            continue
+        raise VosflowError(
+            "there are masks of another tracker or of other settings"
+            if record
+            else "there is a folder that vosflow did not make",
+            path=run.masks / video,
+            expected="an empty output folder, or one with masks of the same tracker and settings",
+            remedy="choose another output folder, or say --overwrite to replace what is there",
+        )
 
 
 def withdraw_false_records(folder: str | Path, shards: Iterable[str | Path]) -> list[str]:

@@ -5,6 +5,7 @@ Read at every planning and once more by every job that Snakemake starts on a clu
 
 from __future__ import annotations
 
+import csv
 import itertools
 import math
 import os
@@ -30,8 +31,9 @@ from vosflow.config import Config, RunConfig, parse_config
 from vosflow.digest import canonical_json, code_digest, data_digest, file_digest
 from vosflow.engine import SHARED_MODULES, method_digest, parse_settings
 from vosflow.errors import VosflowError
-from vosflow.evaluation.protocols import load_protocol
+from vosflow.evaluation.protocols import BUILT_IN, load_protocol
 from vosflow.records import RunFolder, withdraw_false_records
+from vosflow.trackers.base import Tracker
 from vosflow.trackers.registry import load_tracker, tracker_module
 
 DATA_SUFFIXES = (".jpg", ".jpeg", ".png", ".txt", ".json")
@@ -194,7 +196,9 @@ class Study:
         self.config = config
         _check_paths(config)
         self._datasets: dict[str, DatasetSource] = {}
-        self.runs: list[Run] = [run for line in config.runs for run in self._expand(line)]
+        runs = [run for line in config.runs for run in self._expand(line)]
+        places = list(self._datasets)  # runs of one dataset stand together, in tables too
+        self.runs: list[Run] = sorted(runs, key=lambda run: places.index(f"{run.dataset.dataset}/{run.dataset.split}"))
         self._by_id = {(run.dataset.id, run.id): run for run in self.runs}
         if len(self._by_id) < len(self.runs):
             ids = [f"{run.dataset.id}/{run.id}" for run in self.runs]
@@ -256,7 +260,7 @@ class Study:
                 settings=resolved,
                 swept=swept,
                 notes=tuple(settings.notes()),
-                checkpoint=self._checkpoint_source(line.tracker, kind.needs_checkpoint, checkpoint),
+                checkpoint=self._checkpoint_source(line.tracker, kind, checkpoint),
                 device=self.config.execution.device if kind.uses_gpu else "cpu",
                 shards=self._shards(source),
                 folder=f"{self.config.paths.results}/{source.id}/{run_id}",
@@ -283,6 +287,12 @@ class Study:
                 path="runs.dataset",
                 expected="the form dataset/split, for instance davis2017/val",
                 remedy="add the split: " + ", ".join(f"{dataset}/{name}" for name in find_dataset(dataset).splits),
+            )
+        if dataset not in load_datasets():
+            known(
+                name,
+                [*self.config.datasets, *(f"{d}/{s}" for d, e in load_datasets().items() for s in e.splits)],
+                "dataset",
             )
         facts, entry = find_split(dataset, split), find_dataset(dataset)
         data = self.config.paths.data
@@ -312,7 +322,8 @@ class Study:
             adapter=facts.adapter,
         )
 
-    def _checkpoint_source(self, tracker: str, needed: bool, name: str | None) -> CheckpointSource | None:
+    def _checkpoint_source(self, tracker: str, kind: type[Tracker], name: str | None) -> CheckpointSource | None:
+        needed = kind.needs_checkpoint
         if name is None or not needed:
             if needed == (name is not None):
                 return None
@@ -323,7 +334,15 @@ class Study:
             )
         own = self.config.checkpoints.get(name)
         if own is not None:
-            return CheckpointSource(name, _existing(own.path, f"checkpoints.{name}.path"), own.config, own.sha256)
+            path = _existing(own.path, f"checkpoints.{name}.path")
+            if own.config is None and getattr(kind, "needs_config", False):
+                raise VosflowError(
+                    f"tracker {tracker} needs the network configuration of these weights",
+                    path=f"checkpoints.{name}",
+                    expected="`config:`, for instance configs/sam2.1/sam2.1_hiera_b+.yaml, or a YAML file",
+                    remedy="add it to the entry",
+                )
+            return CheckpointSource(name, path, own.config, own.sha256)
         entry = find_checkpoint(name)
         config = _house_config(entry.config)
         given = self.config.paths.checkpoints.get(name)
@@ -375,6 +394,12 @@ def review_results(study: Study, announce: Callable[[str], None]) -> None:
 
     To be called once per planning, not by the jobs: while they run, results are in between.
     """
+    dropped = _runs_dropped_from_tables(study)
+    if dropped:
+        announce(
+            f"{study.config.paths.results}: the tables and the page are of another study ({dropped} runs) and will be "
+            "replaced; masks and scores stay. To keep them, give this study its own `paths: results:`"
+        )
     for run in study.runs:
         false = withdraw_false_records(run.folder, run.shard_records)
         if false:
@@ -386,6 +411,17 @@ def review_results(study: Study, announce: Callable[[str], None]) -> None:
                     f"{run.folder} holds {others} videos of other settings, which will be replaced; "
                     "to keep both, give this run another `name:`"
                 )
+
+
+def _runs_dropped_from_tables(study: Study) -> int:
+    """Runs of another study in the tables that this one will replace."""
+    try:
+        with open(f"{study.config.paths.results}/tables/summary.csv", newline="", encoding="utf-8") as file:
+            listed = {(row["dataset"], row["run"]) for row in csv.DictReader(file)}
+    except (OSError, KeyError):
+        return 0
+    planned = {(f"{run.dataset.dataset}/{run.dataset.split}", run.id) for run in study.runs}
+    return 0 if listed & planned else len(listed)
 
 
 def _videos_of_other_settings(run: Run) -> int:
@@ -415,7 +451,14 @@ def _check_paths(config: Config) -> None:
 def _check_protocol(name: str, own: FolderDataset) -> None:
     """Refuse at planning what a protocol would refuse after hours of tracking."""
     if own.protocol is None:
-        return
+        if own.annotations is None:
+            return
+        raise VosflowError(
+            "there are `annotations`, but no `protocol` to score by",
+            path=f"datasets.{name}",
+            expected="`protocol:`, one of " + ", ".join(BUILT_IN),
+            remedy="name the rules; or leave out `annotations`: then the run ends in label maps",
+        )
     load_protocol(own.protocol)
     problem = None
     if own.annotations is None:

@@ -37,7 +37,7 @@ def _finding(model: type[BaseModel], item: Mapping[str, Any]) -> str:
         return f"{key}: {item['msg']}{given}"
     known = _keys_beside(model, item["loc"])
     close = difflib.get_close_matches(place[-1], known, n=1)
-    guess = f", did you mean {close[0]!r}?" if close else ""
+    guess = f", did you mean {close[0]!r}?" if close else "."
     return f"{key}: unknown key{guess} Known here: {', '.join(known)}"
 
 

@@ -366,6 +366,17 @@ def test_sparse_ground_truth(tmp_path):
     assert manifest.videos[0].ground_truth.names == ("00000", "00001", "00002", "00004")
 
 
+def test_void_is_no_object_for_davis2017(tmp_path):
+    root = make_davis_tree(tmp_path, {"bear": (1,)})
+    label_map = rectangles((1,))
+    label_map[0, :3] = 255
+    save_label_map(root / MASKS / "bear/00000.png", label_map)
+    folders = {"base_video_dir": root / FRAMES, "input_mask_dir": root / MASKS}
+    assert folder_manifest(**folders).videos[0].objects == (1, 255)
+    with pytest.raises(VosflowError, match="object 255.*void(.|\n)*binary: true"):
+        folder_manifest(**folders, annotations=root / MASKS, protocol="davis2017")
+
+
 def test_protocol_needs_annotations(tmp_path):
     with pytest.raises(VosflowError, match="has no annotations"):
         in_folder(make_davis_tree(tmp_path), protocol="davis2017")

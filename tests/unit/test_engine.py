@@ -19,10 +19,10 @@ from PIL import Image
 
 from tests.unit.clips import make_videos
 from vosflow import mask_writer, masks
-from vosflow.engine import Method, track_shard, track_videos
+from vosflow.engine import Method, parse_assignments, track_shard, track_videos
 from vosflow.errors import VosflowError
 from vosflow.manifest import PER_OBJECT, save_manifest
-from vosflow.records import RunFolder, withdraw_false_records, write_json
+from vosflow.records import RunFolder, check_output_folder, withdraw_false_records, write_json
 from vosflow.trackers.base import TrackerSettings
 
 HERE = Path(__file__).resolve()
@@ -74,6 +74,12 @@ def toy(tmp_path):
 
 def all_bytes(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in sorted((folder / "masks").rglob("*.png"))}
+
+
+def finished(folder: Path) -> list[str]:
+    """Names of the videos whose record holds a key."""
+    records = sorted((folder / "videos").glob("*.json"))
+    return [path.stem for path in records if "key" in json.loads(path.read_text())]
 
 
 def test_masks_record_and_speed(toy):
@@ -190,7 +196,7 @@ def test_one_bad_video_does_not_stop_the_others(toy, tmp_path):
         track_shard(Method.of(TOY), manifest, folder, shard=1, shards=1)
     message = str(caught.value)
     assert "1 of 3 videos failed" in message and "b/00004.jpg" in message and "missing" in message
-    assert sorted(path.stem for path in (folder / "videos").iterdir()) == ["a", "c"]
+    assert finished(folder) == ["a", "c"]
     assert not (folder / "masks" / "b").exists() and not list((folder / "masks").glob(".b*"))
 
 
@@ -202,7 +208,7 @@ def test_failure_keeps_the_old_masks_but_not_the_old_promise(toy, tmp_path):
     with pytest.raises(VosflowError):
         track_videos(Method.of(TOY, {"shift": 3}), manifest, ["b"], folder)
     assert all_bytes(folder) == before
-    assert RunFolder(folder).read_record("b") is None
+    assert finished(folder) == []
 
 
 def test_a_full_disk_stops_the_shard_and_keeps_finished_videos(toy, monkeypatch):
@@ -236,20 +242,25 @@ def test_a_full_disk_stops_the_shard_and_keeps_finished_videos(toy, monkeypatch)
         "full" in str(caught.value) and ".png" in str(caught.value) and "finished videos are kept" in str(caught.value)
     )
     assert ToyTracker.tracked == ["b", "c"], "no further video is tried"
-    assert [path.stem for path in (folder / "videos").iterdir()] == ["b"]
+    assert finished(folder) == ["b"]
     assert len(list((folder / "masks" / "b").iterdir())) == 6 and not (folder / "masks" / "c").exists()
 
 
-def test_unforeseen_errors_are_not_swallowed(toy, monkeypatch):
+@pytest.mark.parametrize("error", [ZeroDivisionError("a defect"), SystemExit(3)], ids=["exception", "exit"])
+def test_what_a_tracker_raises_stops_only_that_video(toy, monkeypatch, capsys, error):
     manifest, folder = toy
+    real = ToyTracker.track
 
     def broken(self, video):
-        raise ZeroDivisionError("a defect")
-        yield
+        if video.name == "a":
+            raise error
+        yield from real(self, video)
 
     monkeypatch.setattr(ToyTracker, "track", broken)
-    with pytest.raises(ZeroDivisionError):
-        track_videos(Method.of(TOY), manifest, ["a"], folder)
+    with pytest.raises(VosflowError, match=f"1 of 2 videos failed.*\n- a: {type(error).__name__}: {error}"):
+        track_videos(Method.of(TOY), manifest, ["a", "b"], folder)
+    assert RunFolder(folder).read_record("b")["frames"] == 6 and not (folder / "masks" / "a").exists()
+    assert "Traceback" in capsys.readouterr().err
 
 
 def test_out_of_memory_is_told_and_the_others_go_on(toy, monkeypatch):
@@ -264,21 +275,39 @@ def test_out_of_memory_is_told_and_the_others_go_on(toy, monkeypatch):
     monkeypatch.setattr(ToyTracker, "track", hungry)
     with pytest.raises(VosflowError, match="out of memory on cpu while tracking video a"):
         track_videos(Method.of(TOY), manifest, ["a", "b"], folder)
-    assert [path.stem for path in (folder / "videos").iterdir()] == ["b"]
+    assert finished(folder) == ["b"]
 
 
 @pytest.mark.parametrize(
     ("bad", "words"),
     [
-        (lambda video: np.zeros((3, 3), np.uint8), "unusable masks"),
-        (lambda video: np.zeros((video.height, video.width), np.int64), "unusable masks"),
-        (lambda video: np.full((video.height, video.width), 9, np.uint8), "ids up to 2"),
+        (lambda video: np.zeros((3, 3), np.uint8), r"unusable masks .* uint8 \(3, 3\), values 0 to 0"),
+        (lambda video: np.zeros((video.height, video.width), np.int64), "unusable masks .* int64"),
+        (lambda video: np.full((video.height, video.width), 9, np.uint8), "values 9 to 9\n.*ids up to 2"),
+        (lambda video: {1: np.zeros((video.height, video.width), bool)}, "{1: bool"),
+        (lambda video: None, "a NoneType"),
     ],
-    ids=["size", "type", "unknown object"],
+    ids=["size", "type", "unknown object", "objects apart", "nothing"],
 )
 def test_unusable_masks_of_a_tracker_are_refused(toy, monkeypatch, bad, words):
     manifest, folder = toy
     monkeypatch.setattr(ToyTracker, "track", lambda self, video: iter([(video.frame_names[0], bad(video))]))
+    with pytest.raises(VosflowError, match=words):
+        track_videos(Method.of(TOY), manifest, ["a"], folder)
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        (["00000", "00000"], "frame 00000 twice"),
+        (["00000x"], "'00000x', which is no frame"),
+        ([0], "0, which is no frame"),
+    ],
+)
+def test_frames_that_are_none_are_refused(toy, monkeypatch, names, words):
+    manifest, folder = toy
+    blank = np.zeros((manifest.videos[0].height, manifest.videos[0].width), np.uint8)
+    monkeypatch.setattr(ToyTracker, "track", lambda self, video: iter([(name, blank) for name in names]))
     with pytest.raises(VosflowError, match=words):
         track_videos(Method.of(TOY), manifest, ["a"], folder)
 
@@ -338,6 +367,35 @@ def test_weights_are_checked_by_sha256(tmp_path, monkeypatch):
         Method.of(TOY, {}, None)
 
 
+def test_output_folders_that_are_in_the_way(toy, tmp_path):
+    manifest, _ = toy
+    method, other = Method.of(TOY), Method.of(TOY, {"shift": 1})
+    data, output = tmp_path / "data", tmp_path / "out"
+    run = RunFolder(output / ".vosflow", output)
+
+    def check(run, method, overwrite=False):
+        check_output_folder(run, [data / "JPEGImages/480p"], ["a", "b"], method.marks, overwrite=overwrite)
+
+    for place in (data, data / "JPEGImages/480p", data / "JPEGImages/480p/a"):
+        with pytest.raises(VosflowError, match="lie in each other"):
+            check(RunFolder(place / ".vosflow", place), method, overwrite=True)
+    check(run, method)
+    track_videos(method, manifest, ["a"], run.path, masks=output)
+    check(run, method)
+    with pytest.raises(VosflowError, match="of another tracker or of other settings"):
+        check(run, other)
+    check(run, other, overwrite=True)
+    (output / "b").mkdir()
+    with pytest.raises(VosflowError, match="that vosflow did not make"):
+        check(run, method)
+
+
+def test_assignments_are_yaml():
+    assert parse_assignments(["a=4", "b=x=y", "c=false", "d=0.5"]) == {"a": 4, "b": "x=y", "c": False, "d": 0.5}
+    with pytest.raises(VosflowError, match="not a setting: 'num_maskmem'"):
+        parse_assignments(["num_maskmem"])
+
+
 def test_settings_errors_say_what_is_allowed():
     with pytest.raises(VosflowError, match="did you mean 'shift'"):
         Method.of(TOY, {"shfit": 1})
@@ -394,7 +452,7 @@ def test_sigkill_in_the_middle_of_a_shard(toy, tmp_path):
     wait_for(folder, ".c.*.writing/00001.png", job)
     job.send_signal(signal.SIGKILL)
     job.wait()
-    assert (folder / "videos/b.json").exists() and not (folder / "videos/c.json").exists()
+    assert finished(folder) == ["b"]
     assert not (folder / "masks/c").exists(), "an unfinished video must not be seen"
     started = json.loads((folder / "videos/b.json").read_text())["finished"]
     method = Method.of(TOY, {"shift": 1})

@@ -116,12 +116,39 @@ def test_gpus_are_asked_for_only_where_they_are_used(weights):
         ({"dataset": "demo/val", "tracker": "sam2", "checkpoint": "sam2.1_tinny"}, "did you mean 'sam2.1_tiny'"),
         ({"dataset": "demo/val", "tracker": "flow", "settings": {"prest": 1}}, "did you mean 'preset'"),
         ({"dataset": "demo/val", "tracker": "no.such.module:Tracker"}, "cannot be imported"),
+        ({"dataset": "demo/val", "tracker": "vosflow.study:Study"}, "is no tracker: it lacks Settings"),
     ],
 )
 def test_mistakes_in_a_line_are_named(line, words):
     with pytest.raises(VosflowError) as caught:
         plan(line)
     assert words in str(caught.value)
+
+
+def test_own_weights_need_their_network(tmp_path):
+    (tmp_path / "w.pt").write_bytes(b"weights")
+    with pytest.raises(VosflowError, match="needs the network configuration"):
+        plan(
+            {"dataset": "demo/val", "tracker": "sam2", "checkpoint": "mine"},
+            checkpoints={"mine": {"path": str(tmp_path / "w.pt")}},
+        )
+
+
+def test_runs_of_one_dataset_stand_together():
+    lines = [{"dataset": ["davis2017/val", "demo/val"], "tracker": tracker} for tracker in ("static", "flow")]
+    assert ids(plan(*lines)) == ["davis2017-val/static", "davis2017-val/flow", "demo-val/static", "demo-val/flow"]
+
+
+def test_tables_of_another_study_are_announced(tmp_path):
+    (tmp_path / "tables").mkdir()
+    table = tmp_path / "tables/summary.csv"
+    data = {"runs": [{"dataset": "demo/val", "tracker": "flow"}], "paths": {"results": str(tmp_path)}}
+    for rows, expected in ((["demo/val,flow", "demo/val,old"], 0), (["mine/val,flow"], 1)):
+        table.write_text("\n".join(["dataset,run", *rows]))
+        said = []
+        review_results(load_study(data), said.append)
+        assert len(said) == expected
+    assert "another study (1 runs)" in said[0]
 
 
 def test_runs_in_the_same_folder_are_refused():
@@ -230,6 +257,7 @@ def test_an_overwritten_file_of_ones_own_is_noticed(tmp_path):
         ({"protocol": "davis2017", "annotations": "masks", "per_obj_png_file": True}, "one file per object"),
         ({"protocol": "davis2017", "annotations": "masks", "binary": True}, "davis2016"),
         ({"protocol": "davis2071", "annotations": "masks"}, "did you mean 'davis2017'"),
+        ({"annotations": "masks"}, "no `protocol`"),
     ],
 )
 def test_a_protocol_that_cannot_score_is_refused_at_planning(tmp_path, monkeypatch, more, words):

@@ -198,4 +198,9 @@ def test_track_script_writes_masks_beside_each_other(manifest: Manifest, tmp_pat
     assert np.array_equal(np.asarray(Image.open(tmp_path / "out/boxes/00005.png")), moving_boxes(1)[1][0])
     refused = subprocess.run([*command, "--set", "presett=fast"], capture_output=True, text=True)
     assert refused.returncode == 1 and "presett" in refused.stderr and "Traceback" not in refused.stderr
-    assert subprocess.run([*command, "--set", "preset"], capture_output=True).returncode == 2
+    assert subprocess.run([*command, "--set", "preset"], capture_output=True).returncode == 1
+    before = (tmp_path / "Annotations/480p/boxes/00005.png").read_bytes()
+    onto = [*command[:-1], f"{tmp_path}/Annotations/480p", "--overwrite"]
+    refused = subprocess.run(onto, capture_output=True, text=True)
+    assert refused.returncode == 1 and "would replace the files of the dataset" in refused.stderr
+    assert (tmp_path / "Annotations/480p/boxes/00005.png").read_bytes() == before

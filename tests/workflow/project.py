@@ -124,9 +124,10 @@ class Project:
         return {part[1] if part[0] == "toy-val" else part[0] for part in parts}
 
     def computed(self, run: str = "*") -> dict[str, int]:
-        """{run/video: time at which its record was written, in ns}."""
+        """{run/video: time at which its record was written, in ns} of finished videos."""
         records = self.folder.glob(f"results/toy-val/{run}/videos/*.json")
-        return {f"{path.parts[-3]}/{path.stem}": path.stat().st_mtime_ns for path in records}
+        finished = [path for path in records if '"key"' in path.read_text()]
+        return {f"{path.parts[-3]}/{path.stem}": path.stat().st_mtime_ns for path in finished}
 
     def mask_bytes(self, run: str) -> dict[str, bytes]:
         """Content of all masks of a run."""

@@ -6,7 +6,7 @@ The options and their meaning are those of `tools/vos_inference.py` of facebookr
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -78,6 +78,8 @@ def folder_manifest(
         )[0]
         for name in video_names(folders[0], videos)
     )
+    if protocol == "davis2017":
+        _refuse_void_prompts(entries, root)
     return Manifest(
         dataset=dataset,
         split=split,
@@ -88,6 +90,19 @@ def folder_manifest(
         protocol=protocol,
         binary_ground_truth=binary,
     )
+
+
+def _refuse_void_prompts(entries: Iterable[VideoEntry], root: Path) -> None:
+    """255 is void in DAVIS 2017: a tracker that follows it would be refused by the scorer, after all the work."""
+    for entry in entries:
+        for prompt in entry.prompts:
+            if prompt.object == 255:
+                raise VosflowError(
+                    f"the masks of video {entry.name} have an object 255, which protocol davis2017 takes for void",
+                    path=root / prompt.mask,
+                    expected="ids from 1 to 254",
+                    remedy="for masks of 0 and 255 say `binary: true`, `protocol: davis2016`; else renumber the object",
+                )
 
 
 def build_entry(

@@ -6,8 +6,9 @@ import difflib
 import importlib
 
 from vosflow.errors import VosflowError
-from vosflow.trackers.base import Tracker
+from vosflow.trackers.base import Tracker, TrackerSettings
 
+MEMBERS = ("Settings", "needs_checkpoint", "uses_gpu", "load", "track")
 BUILT_IN = {
     "static": "vosflow.trackers.static:StaticTracker",
     "flow": "vosflow.trackers.flow:FlowTracker",
@@ -28,13 +29,22 @@ def load_tracker(name: str) -> type[Tracker]:
     """
     module, attribute = _target(name)
     try:
-        return getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
+        kind = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, SyntaxError) as error:
         raise VosflowError(
-            f"tracker {name!r} cannot be imported ({error})",
+            f"tracker {name!r} cannot be imported ({type(error).__name__}: {error})",
             expected="an importable module and a class in it, written as package.module:Class",
-            remedy="check the import path, and that the module's folder is on PYTHONPATH",
+            remedy="check the path, that the module's folder is on PYTHONPATH, and what the module itself imports",
         ) from error
+    missing = [member for member in MEMBERS if not hasattr(kind, member)]
+    if missing or not (isinstance(kind.Settings, type) and issubclass(kind.Settings, TrackerSettings)):
+        raise VosflowError(
+            f"{name} is no tracker: "
+            + (f"it lacks {', '.join(missing)}" if missing else "its Settings do not derive from TrackerSettings"),
+            expected="a class with " + ", ".join(MEMBERS) + ", as in vosflow/trackers/base.py",
+            remedy="add what is missing",
+        )
+    return kind
 
 
 def _target(name: str) -> tuple[str, str]:

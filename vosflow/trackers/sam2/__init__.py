@@ -120,6 +120,7 @@ class Sam2Tracker:
 
     Settings = Settings
     needs_checkpoint = True
+    needs_config = True
     uses_gpu = True
 
     def __init__(self, settings: Settings, checkpoint: Checkpoint | None, device: str) -> None:
