@@ -14,7 +14,8 @@ from vosflow.config import parse_config
 from vosflow.engine import Method, track_shard
 from vosflow.errors import VosflowError
 from vosflow.records import write_json
-from vosflow.study import Study, load_study, review_results
+from vosflow.review import review_results
+from vosflow.study import Study, load_study
 
 HOUSE = Path(__file__).resolve().parents[2]
 
