@@ -6,9 +6,9 @@ localrules:
 
 
 rule fetch_checkpoint:
-    """Fetch the weights of one checkpoint, checked by size and sha256."""
+    """Fetch the weights of one checkpoint, or check those put there by hand: by size and sha256."""
     output:
-        f"{DATA}/checkpoints/{{file}}",
+        f"{DATA}/checkpoints/{{file}}.fetched",
     log:
         f"{DATA}/logs/fetch_{{file}}.log",
     benchmark:
@@ -23,5 +23,5 @@ rule fetch_checkpoint:
         checkpoint=lambda wildcards: checkpoint_id(wildcards.file),
         data=lambda wildcards: DATA,
     shell:
-        "python $VOSFLOW/scripts/fetch.py --checkpoint {params.checkpoint} --data {params.data:q} --output {output:q}"
+        "python $VOSFLOW/scripts/fetch.py --checkpoint {params.checkpoint} --data {params.data:q} --marker {output:q}"
         " 2>&1 | tee {log:q}"

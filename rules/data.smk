@@ -1,5 +1,6 @@
 # Datasets: made or fetched, extracted, and described by a manifest. Fetching runs where Snakemake itself runs: on a
-# cluster, the login node is the one with internet.
+# cluster, the login node is the one with internet. What is declared of a download is a small marker: Snakemake deletes
+# declared outputs before it runs a job again, and archives are too large for that.
 
 
 localrules:
@@ -28,9 +29,9 @@ rule make_demo_dataset:
 
 
 rule fetch_archive:
-    """Fetch one file of a dataset: resumed after a break, and checked by size and hash before it gets its name."""
+    """Fetch one file of a dataset, or check one that was put there by hand: by size and hash."""
     output:
-        f"{DATA}/downloads/{{file}}",
+        f"{DATA}/downloads/{{file}}.fetched",
     log:
         f"{DATA}/logs/fetch_{{file}}.log",
     benchmark:
@@ -45,13 +46,14 @@ rule fetch_archive:
         source=lambda wildcards: archive_arguments(wildcards.file),
         data=lambda wildcards: DATA,
     shell:
-        "python $VOSFLOW/scripts/fetch.py {params.source:q} --data {params.data:q} --output {output:q} 2>&1 | tee {log:q}"
+        "python $VOSFLOW/scripts/fetch.py {params.source:q} --data {params.data:q} --marker {output:q} 2>&1 | tee {log:q}"
 
 
 rule extract_archive:
     """Extract a fetched archive; the marker appears when all files are there."""
     input:
-        lambda wildcards: archive_file(DATA, wildcards.name, wildcards.archive),
+        lambda wildcards: archive_file(DATA, wildcards.name, wildcards.archive)
+        + FETCHED,
     output:
         f"{DATA}/datasets/{{name}}/{{archive}}.json",
     log:
@@ -65,9 +67,10 @@ rule extract_archive:
         mem_mb=1_000,
         runtime=240,
     params:
+        archive=lambda wildcards, input: input[0].removesuffix(FETCHED),
         folder=lambda wildcards, output: output[0].removesuffix(".json"),
     shell:
-        "python $VOSFLOW/scripts/extract_archive.py {input:q} --folder {params.folder:q} --marker {output:q} > {log:q} 2>&1"
+        "python $VOSFLOW/scripts/extract_archive.py {params.archive:q} --folder {params.folder:q} --marker {output:q} > {log:q} 2>&1"
 
 
 rule write_manifest:

@@ -5,12 +5,14 @@ from __future__ import annotations
 
 import argparse
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that the script runs from a plain checkout
 
 from vosflow.catalog import find_archive, find_checkpoint
 from vosflow.errors import VosflowError, run_command
+from vosflow.records import FORMAT, write_json
 
 
 def main() -> int | None:
@@ -24,6 +26,7 @@ def main() -> int | None:
         "--data", type=Path, default=Path("data"), help="folder of all downloads (default: %(default)s)"
     )
     parser.add_argument("--locks", type=Path, help="folder of the records of what was fetched (default: {data}/locks)")
+    parser.add_argument("--marker", type=Path, metavar="FILE", help="JSON file that says it is there and was checked")
     arguments = parser.parse_args()
 
     from vosflow.datasets.fetch import fetch_catalog_file, list_catalog  # not needed for --help
@@ -42,7 +45,9 @@ def main() -> int | None:
             remedy="`scripts/fetch.py --list` shows what there is",
         )
     output = arguments.output or arguments.data / folder / entry.file
-    fetch_catalog_file(entry, output, locks=arguments.locks or arguments.data / "locks")
+    record = fetch_catalog_file(entry, output, locks=arguments.locks or arguments.data / "locks")
+    if arguments.marker:
+        write_json(arguments.marker, {"format": FORMAT, **asdict(record)})
     return None
 
 

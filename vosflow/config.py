@@ -118,6 +118,14 @@ class Config(Model):
     checkpoints: dict[str, UserCheckpoint] = Field({}, description="Checkpoints of your own, by id.")
     report: ReportConfig = Field(ReportConfig(), description="The page.")
 
+    @field_validator("checkpoints")
+    @classmethod
+    def _checkpoints_can_name_folders(cls, checkpoints: dict[str, UserCheckpoint]) -> dict[str, UserCheckpoint]:
+        for name in checkpoints:
+            if not RUN_NAME.fullmatch(name):
+                raise ValueError(f"{name!r} must be letters, digits and _ . + - (it becomes part of a folder's name)")
+        return checkpoints
+
     @field_validator("datasets")
     @classmethod
     def _datasets_have_splits(cls, datasets: dict[str, FolderDataset]) -> dict[str, FolderDataset]:

@@ -21,14 +21,15 @@ import numpy as np
 import yaml
 
 from vosflow.digest import code_digest, data_digest, file_digest
-from vosflow.errors import VosflowError
+from vosflow.errors import DiskError, VosflowError
 from vosflow.manifest import LABEL_MAPS, Manifest
-from vosflow.mask_writer import DiskError, VideoMaskWriter
+from vosflow.mask_writer import VideoMaskWriter
 from vosflow.progress import ShardProgress, now
 from vosflow.provenance import git_commit, lock_digest, versions
 from vosflow.records import FORMAT, RunFolder, write_json
 from vosflow.sharding import plan_shards
 from vosflow.trackers.base import Checkpoint, Masks, Tracker, TrackerSettings
+from vosflow.trackers.prompts import prompts_by_frame
 from vosflow.trackers.registry import load_tracker, tracker_module
 from vosflow.validation import explain_validation
 from vosflow.video import Video
@@ -249,9 +250,8 @@ def _track_video(tracker: Tracker, video: Video, run: RunFolder, progress: Shard
 
 
 def _expected_frames(video: Video) -> tuple[str, ...]:
-    """Frames from the first prompt on; before it there is nothing to track."""
-    names = video.frame_names
-    return names[min(names.index(prompt.frame) for prompt in video.prompts) :]
+    """Frames from the first prompt on; before it there is nothing to track. Raises VosflowError for bad prompts."""
+    return video.frame_names[min(prompts_by_frame(video)) :]
 
 
 def _check_frame(tracker: Tracker, video: Video, frame: str, given: set[str]) -> None:

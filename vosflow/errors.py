@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -38,6 +39,28 @@ class VosflowError(Exception):
         if self.remedy:
             lines.append(f"  what to do: {self.remedy}")
         return "\n".join(lines)
+
+
+class DiskError(VosflowError):
+    """Results cannot be written: no later video will fare better."""
+
+
+def cannot_write(path: str | Path, error: OSError) -> DiskError:
+    """The error to raise when a result cannot be written."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return DiskError(
+            "the disk (or your quota) is full",
+            path=path,
+            expected="room for one PNG per frame, and for small records",
+            remedy="free space or move `paths: results:` in the config, then run snakemake again: "
+            "finished videos are kept, only unfinished ones run",
+        )
+    return DiskError(
+        f"cannot be written ({error})",
+        path=path,
+        expected="a writable results folder",
+        remedy="check permissions and the file system, then run snakemake again; finished videos are kept",
+    )
 
 
 def run_command(main: Callable[[], int | None]) -> None:

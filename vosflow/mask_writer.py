@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import glob
 import os
 import shutil
@@ -13,13 +12,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from vosflow.errors import VosflowError
+from vosflow.errors import cannot_write
 from vosflow.manifest import LABEL_MAPS
 from vosflow.masks import DAVIS_PALETTE, object_folder
-
-
-class DiskError(VosflowError):
-    """Results cannot be written: no later video will fare better."""
 
 
 class VideoMaskWriter:
@@ -37,12 +32,13 @@ class VideoMaskWriter:
 
     def __init__(self, folder: str | Path, video: str, *, layout: str, palette: list[int] | None = None) -> None:
         self._final = Path(folder) / video
-        self._aside = self._final.with_name(f".{video}.{socket.gethostname()}.{os.getpid()}.writing")
+        # The video's name comes last: names may hold dots, and what `_leftovers` finds must be this video's alone.
+        self._aside = self._final.with_name(f".{socket.gethostname()}.{os.getpid()}.writing.{video}")
         self._layout = layout
         self._palette = palette or DAVIS_PALETTE
 
     def __enter__(self) -> VideoMaskWriter:
-        for left in self._final.parent.glob(f".{glob.escape(self._final.name)}.*.writing"):  # by killed jobs
+        for left in self._leftovers():
             shutil.rmtree(left, ignore_errors=True)
         self._make_folder(self._aside)
         return self
@@ -68,6 +64,10 @@ class VideoMaskWriter:
         os.rename(self._aside, self._final)
         shutil.rmtree(old, ignore_errors=True)
 
+    def _leftovers(self) -> list[Path]:
+        """What killed jobs left of this video."""
+        return list(self._final.parent.glob(f".*.writing.{glob.escape(self._final.name)}"))
+
     def _make_folder(self, folder: Path) -> None:
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -82,21 +82,3 @@ class VideoMaskWriter:
                 image.save(file, format="PNG")
         except OSError as error:
             raise cannot_write(path, error) from error
-
-
-def cannot_write(path: Path, error: OSError) -> DiskError:
-    """The error to raise when a result cannot be written."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return DiskError(
-            "the disk (or your quota) is full",
-            path=path,
-            expected="room for one PNG per frame, and for small records",
-            remedy="free space or move `paths: results:` in the config, then run snakemake again: "
-            "finished videos are kept, only unfinished ones run",
-        )
-    return DiskError(
-        f"cannot be written ({error})",
-        path=path,
-        expected="a writable results folder",
-        remedy="check permissions and the file system, then run snakemake again; finished videos are kept",
-    )

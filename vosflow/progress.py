@@ -39,6 +39,7 @@ class ShardProgress:
         self._jsonl = Path(jsonl) if jsonl else None
         self._done_frames = 0
         self._done_videos = 0
+        self._failed_videos = 0
         self._started = time.monotonic()
         self._bar: Progress | None = None
 
@@ -69,7 +70,8 @@ class ShardProgress:
         """A video begins."""
         self._event("video_start", video=video, frames=self._frames[video])
         if self._bar:
-            self._bar.update(self._task, description=f"{self._label}  {video}")
+            number = f"video {self._done_videos + self._failed_videos + 1}/{len(self._frames)}"
+            self._bar.update(self._task, description=f"{self._label}  {number}  {video}")
 
     def frame(self) -> None:
         """One frame's masks were written."""
@@ -90,6 +92,7 @@ class ShardProgress:
 
     def fail_video(self, video: str, problem: str) -> None:
         """A video failed; the others go on."""
+        self._failed_videos += 1
         self._event("video_failed", video=video, problem=problem)
         self._say(f"{self._label}: {video} FAILED: {problem.splitlines()[0]}")
 

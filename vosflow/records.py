@@ -16,8 +16,7 @@ import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
-from vosflow.errors import VosflowError
-from vosflow.mask_writer import cannot_write
+from vosflow.errors import VosflowError, cannot_write
 
 FORMAT = 1
 

@@ -47,7 +47,8 @@ def _runs_dropped_from_tables(study: Study) -> int:
 
 
 def _videos_of_other_settings(run: Run) -> int:
+    """Finished videos of other settings; what a killed job left has no method yet."""
     folder = RunFolder(run.folder)
     records = [folder.read_record(path.stem) for path in sorted(folder.videos.glob("*.json"))]
     planned = method_digest(run.tracker, run.settings)
-    return sum(record is not None and record.get("method") != planned for record in records)
+    return sum(record is not None and record.get("method", planned) != planned for record in records)

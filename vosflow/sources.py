@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from vosflow.evaluation.protocols import BUILT_IN, load_protocol
 from vosflow.trackers.base import Tracker
 
 HOUSE = Path(vosflow.__file__).resolve().parents[1]
+FETCHED = ".fetched"  # suffix of the marker beside a file that was fetched and checked
 DATA_SUFFIXES = (".jpg", ".jpeg", ".png", ".txt", ".json")
 FRAMES_PER_VIDEO = 70  # a guess for planning shards where the catalog knows no number of frames
 
@@ -78,12 +80,16 @@ class DatasetSource:
 
 @dataclass(frozen=True)
 class CheckpointSource:
-    """Weights: where the file is or will be, what network it belongs to, and its sha256 if it is known."""
+    """Weights: where the file is or will be, what network it belongs to, its sha256 if it is known.
+
+    `requires` is the file that stands for their being there: the weights themselves, or the marker of a fetch.
+    """
 
     id: str
     path: str
     config: str | None
     sha256: str | None
+    requires: str
 
 
 def dataset_source(config: Config, name: str) -> DatasetSource:
@@ -121,17 +127,19 @@ def checkpoint_source(config: Config, tracker: str, kind: type[Tracker], name: s
                 expected="`config:`, for instance configs/sam2.1/sam2.1_hiera_b+.yaml, or a YAML file",
                 remedy="add it to the entry",
             )
-        return CheckpointSource(name, path, own.config, own.sha256)
+        return CheckpointSource(name, path, own.config, own.sha256, path)
     entry = find_checkpoint(name)
     network = _house_config(entry.config)
     given = config.paths.checkpoints.get(name)
     if given is not None:
         # Weights that are trained here may be trained anew; published ones are what they are.
         sha256 = None if entry.path else entry.sha256
-        return CheckpointSource(name, _existing(given, f"paths.checkpoints.{name}"), network, sha256)
+        return CheckpointSource(name, _existing(given, f"paths.checkpoints.{name}"), network, sha256, given)
     if entry.path is not None:
-        return CheckpointSource(name, _from_here(entry.path), network, entry.sha256)
-    return CheckpointSource(name, f"{config.paths.data}/checkpoints/{entry.file}", network, entry.sha256)
+        path = _from_here(entry.path)
+        return CheckpointSource(name, path, network, entry.sha256, path)
+    path = f"{config.paths.data}/checkpoints/{entry.file}"
+    return CheckpointSource(name, path, network, entry.sha256, path + FETCHED)
 
 
 def archive_file(data: str, dataset: str, archive: str) -> str:
@@ -188,12 +196,12 @@ def _catalog_dataset(config: Config, name: str) -> DatasetSource:
         watched = _existing_folders([given], f"paths.datasets.{dataset}")
         if video_list:
             found = _find_beside(given, entry.archives[facts.video_list])
-            video_list, requires = (found, ()) if found else (video_list, (video_list,))
+            video_list, requires = (found, ()) if found else (video_list, (video_list + FETCHED,))
     else:
         root, watched = str(entry.root(split, f"{data}/datasets/{dataset}")), ()
         markers = [f"{data}/datasets/{dataset}/{archive}.json" for archive in facts.archives]
         markers = markers or [f"{data}/datasets/{dataset}.json"]
-        requires = (*markers, video_list) if video_list else tuple(markers)
+        requires = (*markers, video_list + FETCHED) if video_list else tuple(markers)
     return DatasetSource(
         id=f"{dataset}-{split}",
         dataset=dataset,
@@ -306,8 +314,11 @@ def _folder_state(folders: Iterable[str]) -> str:
             seen.add(real)
             for name in files:
                 if name.lower().endswith(DATA_SUFFIXES):
-                    facts = os.stat(os.path.join(place, name))
-                    found.append((os.path.relpath(os.path.join(place, name), folder), facts.st_size, facts.st_mtime_ns))
+                    path = os.path.join(place, name)
+                    size, time = -1, -1  # a dangling link: named when the manifest is written
+                    with contextlib.suppress(FileNotFoundError):
+                        size, time = os.stat(path).st_size, os.stat(path).st_mtime_ns
+                    found.append((os.path.relpath(path, folder), size, time))
     return data_digest(sorted(found))
 
 

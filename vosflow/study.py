@@ -5,6 +5,7 @@ Read at every planning and once more by every job that Snakemake starts on a clu
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 import re
@@ -55,7 +56,7 @@ class Run:
         """The scoring rules of the dataset's publisher."""
         return self.dataset.protocol
 
-    @property
+    @functools.cached_property
     def made(self) -> str:
         """Short digest of what decides the masks, apart from the videos; part of the shard records' names.
 
@@ -81,8 +82,8 @@ class Run:
 
     @property
     def checkpoint_inputs(self) -> list[str]:
-        """Files of weights that tracking waits for."""
-        return [] if self.checkpoint is None else [self.checkpoint.path]
+        """Files that tracking waits for: the weights, or the sign that they were fetched and checked."""
+        return [] if self.checkpoint is None else [self.checkpoint.requires]
 
     @property
     def evaluation_code(self) -> str:
@@ -96,7 +97,8 @@ class Run:
     @property
     def method(self) -> dict[str, Any]:
         """What decides the masks, as plain data for the tracking job."""
-        checkpoint = self.checkpoint and vars(self.checkpoint)
+        keys = ("id", "path", "config", "sha256")
+        checkpoint = self.checkpoint and {key: getattr(self.checkpoint, key) for key in keys}
         return {"tracker": self.tracker, "settings": dict(self.settings), "checkpoint": checkpoint}
 
     @property

@@ -164,7 +164,7 @@ def test_two_processes_never_write_one_video(toy, tmp_path):
     manifest, folder = toy
     save_manifest(manifest, tmp_path / "manifest.json")
     job = start_slow_job(tmp_path, folder, pause=0.2)
-    wait_for(folder, ".b.*.writing/00001.png", job)
+    wait_for(folder, ".*.writing.b/00001.png", job)
     with pytest.raises(VosflowError, match="another job is tracking video b"):
         track_videos(Method.of(TOY), manifest, ["b"], folder)
     assert ToyTracker.tracked == []
@@ -449,7 +449,7 @@ def test_sigkill_in_the_middle_of_a_shard(toy, tmp_path):
     manifest, folder = toy
     save_manifest(manifest, tmp_path / "manifest.json")
     job = start_slow_job(tmp_path, folder, pause=0.2)
-    wait_for(folder, ".c.*.writing/00001.png", job)
+    wait_for(folder, ".*.writing.c/00001.png", job)
     job.send_signal(signal.SIGKILL)
     job.wait()
     assert finished(folder) == ["b"]

@@ -63,6 +63,8 @@ def test_no_name_has_a_comma(weights):
     assert not any("," in run.id for run in study.runs)
     with pytest.raises(VosflowError, match="letters, digits"):
         plan({**sam2(weights), "name": "a,b"}, checkpoints=weights)
+    with pytest.raises(VosflowError, match="part of a folder's name"):
+        plan({**sam2(weights), "checkpoint": "a,b"}, checkpoints={"a,b": weights["mine"]})
 
 
 def test_datasets_and_checkpoints_are_swept():
@@ -76,7 +78,7 @@ def test_datasets_and_checkpoints_are_swept():
         "mose-valid/sam2.1_large",
     ]
     assert [run.scored for run in study.runs] == [True, True, False, False]
-    assert study.runs[0].checkpoint_inputs == ["data/checkpoints/sam2.1_hiera_tiny.pt"]
+    assert study.runs[0].checkpoint_inputs == ["data/checkpoints/sam2.1_hiera_tiny.pt.fetched"]
 
 
 def test_reordered_keys_and_number_types_plan_the_same(weights):
@@ -249,6 +251,8 @@ def test_an_overwritten_file_of_ones_own_is_noticed(tmp_path):
     assert len({before, in_place, removed}) == 3
     (tmp_path / "videos/Annotations/480p/README.md").write_text("about")
     assert state() == removed, "what is no data does not count"
+    (tmp_path / "linked/dangling.png").symlink_to("nowhere")
+    assert state() != removed, "a dangling link is no reason to stop here"
 
 
 @pytest.mark.parametrize(

@@ -135,3 +135,17 @@ def test_masks_appear_all_at_once_or_not_at_all(tmp_path):
         writer.write("00007", label_map)
     assert [path.name for path in (tmp_path / "v").iterdir()] == ["00007.png"], "the new masks replace the old"
     assert [path.name for path in tmp_path.iterdir()] == ["v"]
+
+
+def test_leftovers_of_killed_jobs_go_and_those_of_other_videos_stay(tmp_path):
+    """Names of videos may hold dots, and end like one another."""
+    mine, others = (
+        tmp_path / ".host.1.writing.a",
+        [tmp_path / f".host.1.writing.{name}" for name in ("a.b", "b.a", "aa")],
+    )
+    for folder in (mine, *others):
+        folder.mkdir()
+    with VideoMaskWriter(tmp_path, "a", layout="label_maps") as writer:
+        assert not mine.exists()
+        writer.write("00000", np.zeros((4, 5), np.uint8))
+    assert all(folder.exists() for folder in others)

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import csv
+import functools
+import http.server
 import io
-import re
+import shutil
+import threading
 import zipfile
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tests.unit.trees import make_davis2016_tree, make_davis_tree, make_mose_tree
 from tests.workflow.project import Project
+from vosflow.digest import file_digest
 
 pytestmark = pytest.mark.workflow
 
@@ -62,21 +67,73 @@ def test_without_public_ground_truth_there_is_no_score(project, dataset):
     assert "no public ground truth" in (project.folder / "results/report/index.html").read_text()
 
 
-def test_an_archive_is_extracted_and_used(project, tmp_path):
-    """The path of a fetched dataset, from the downloaded archive on: what `fetch_archive` would have left."""
-    make_davis_tree(tmp_path / "DAVIS")
+class QuietHandler(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *_):
+        pass
+
+
+def serve(project: Project, archive: Path, *, sha256: str, url: str | None = None) -> None:
+    """Let the project's catalog find DAVIS 2017 at `url` (or nowhere) and expect this archive's size."""
+    path = project.folder / "vosflow/catalog/datasets.yaml"
+    catalog = yaml.safe_load(path.read_text())
+    entry = catalog["davis2017"]["archives"]["trainval-480p"]
+    entry["sources"] = [{"kind": "http", "url": url}] if url else [{"kind": "file", "path": "nowhere"}]
+    entry.update(size_bytes=archive.stat().st_size, sha256=sha256)
+    path.write_text(yaml.safe_dump(catalog))
+
+
+def make_archive(folder: Path) -> Path:
+    """An archive of the layout of DAVIS 2017."""
+    make_davis_tree(folder / "DAVIS")
+    path = folder / "DAVIS-2017-trainval-480p.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for member in sorted((folder / "DAVIS").rglob("*.*")):
+            archive.write(member, member.relative_to(folder))
+    return path
+
+
+DAVIS2017 = {
+    "runs": [{"dataset": "davis2017/val", "tracker": "static"}],
+    "execution": {"device": "cpu", "shards": 1, "evaluation_workers": 1},
+}
+
+
+def test_from_a_server_to_a_score(project, tmp_path):
+    """Fetched over HTTP (loopback), checked, extracted, tracked, scored; an archive that is there is kept."""
+    archive = make_archive(tmp_path)
+    handler = functools.partial(QuietHandler, directory=str(tmp_path))
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        serve(
+            project, archive, sha256=file_digest(archive), url=f"http://127.0.0.1:{server.server_port}/{archive.name}"
+        )
+        project.write_config(DAVIS2017)
+        project.snakemake()
+    finally:
+        server.shutdown()
+        server.server_close()
+    fetched = project.folder / "data/downloads" / archive.name
+    assert file_digest(fetched) == file_digest(archive)
+    assert float(table(project)["davis2017/val"]["J&F"]) > 0
+    before = fetched.stat().st_mtime_ns
+    project.snakemake("--forcerun", "fetch_archive")  # the server is gone: a download is never thrown away
+    assert fetched.stat().st_mtime_ns == before
+
+
+def test_an_archive_put_there_by_hand_is_checked(project, tmp_path):
+    archive = make_archive(tmp_path)
+    for made in ("data", "results/davis2017-val"):
+        shutil.rmtree(project.folder / made, ignore_errors=True)
     downloads = project.folder / "data/downloads"
     downloads.mkdir(parents=True)
-    with zipfile.ZipFile(downloads / "DAVIS-2017-trainval-480p.zip", "w") as archive:
-        for path in sorted((tmp_path / "DAVIS").rglob("*.*")):
-            archive.write(path, path.relative_to(tmp_path))
-    config = {
-        "runs": [{"dataset": "davis2017/val", "tracker": "static"}],
-        "execution": {"device": "cpu", "shards": 1, "evaluation_workers": 1},
-    }
-    project.write_config(config)
-    planned = re.findall(r"^(\w+) +\d+$", project.snakemake("-n", "--quiet", "rules").stdout, re.MULTILINE)
-    assert "fetch_archive" not in planned and "extract_archive" in planned
+    shutil.copy(archive, downloads)
+    project.write_config(DAVIS2017)
+    serve(project, archive, sha256="0" * 64)
+    answer = project.snakemake(check=False)
+    assert answer.returncode != 0 and "the file that is already there is wrong" in answer.stdout
+    assert file_digest(archive) in answer.stdout and "0" * 64 in answer.stdout, "both hashes are told"
+    assert (downloads / archive.name).exists()
+    serve(project, archive, sha256=file_digest(archive))
     project.snakemake()
-    assert (project.folder / "data/datasets/davis2017/trainval-480p.json").exists()
     assert float(table(project)["davis2017/val"]["J&F"]) > 0

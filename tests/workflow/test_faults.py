@@ -44,7 +44,7 @@ def test_sigkill_in_the_middle_of_a_shard_loses_no_finished_video(tmp_path):
     )
     masks = project.folder / f"results/toy-val/{SLOW}/masks"
     deadline = time.monotonic() + 120
-    while not list(masks.glob(".a.*.writing/00001.png")):
+    while not list(masks.glob(".*.writing.a/00001.png")):
         assert time.monotonic() < deadline and job.poll() is None
         time.sleep(0.02)
     os.killpg(job.pid, signal.SIGKILL)
@@ -54,6 +54,7 @@ def test_sigkill_in_the_middle_of_a_shard_loses_no_finished_video(tmp_path):
     assert set(finished) == {f"{SLOW}/b"}
     assert not (masks / "a").exists()
     project.snakemake("--unlock")
+    assert "other settings" not in project.snakemake("-n").stdout, "an unfinished video has none"
     project.snakemake()
     assert project.computed()[f"{SLOW}/b"] == finished[f"{SLOW}/b"], "the finished video was computed again"
 

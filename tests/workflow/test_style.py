@@ -48,7 +48,7 @@ def test_fetch_all_fetches_what_the_study_needs_and_nothing_else(tmp_path):
         "snakemake", "fetch_all", "-n", "--configfile", str(study), "--directory", str(tmp_path), "--cores", "1"
     )
     assert answer.returncode == 0, answer.stdout
-    fetched = re.findall(r"^    output: data/(?:downloads|checkpoints)/(\S+)$", answer.stdout, re.MULTILINE)
+    fetched = re.findall(r"^    output: data/(?:downloads|checkpoints)/(\S+)\.fetched$", answer.stdout, re.MULTILINE)
     assert sorted(fetched) == [
         "DAVIS-2017-trainval-480p.zip",
         "MOSE-meta_valid.json",
