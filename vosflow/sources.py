@@ -164,12 +164,30 @@ def checkpoint_id(file: str) -> str:
     raise VosflowError("no checkpoint of the catalog has this file", path=file, remedy="python scripts/fetch.py --list")
 
 
-def check_paths(config: Config) -> None:
-    """Refuse `paths` for things that nobody knows: else they would silently be fetched instead."""
+def check_names(config: Config) -> None:
+    """Refuse names that would be taken for something else.
+
+    `paths` for things that nobody knows would silently be fetched instead; something of one's own under a name of the
+    catalog would be shown beside numbers that were published for another thing.
+    """
     for dataset in config.paths.datasets:
         known(dataset, load_datasets(), "dataset in paths.datasets")
     for checkpoint in config.paths.checkpoints:
         known(checkpoint, load_checkpoints(), "checkpoint in paths.checkpoints")
+    for name in config.checkpoints.keys() & load_checkpoints().keys():
+        raise _taken(f"checkpoints.{name}", f"to use your copy of the published file, say paths: checkpoints: {name}")
+    for name in config.datasets:
+        if name.partition("/")[0] in load_datasets():
+            raise _taken(f"datasets.{name}", "to use your copy of the published files, say it in paths: datasets")
+
+
+def _taken(key: str, remedy: str) -> VosflowError:
+    return VosflowError(
+        "this name is one of the catalog's",
+        path=key,
+        expected="a name of your own: results stand beside numbers that were published for the catalog's",
+        remedy=f"choose another name; {remedy}",
+    )
 
 
 def _catalog_dataset(config: Config, name: str) -> DatasetSource:

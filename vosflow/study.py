@@ -19,7 +19,7 @@ from vosflow.digest import code_digest, data_digest, file_digest
 from vosflow.engine import SHARED_MODULES, parse_settings
 from vosflow.errors import VosflowError
 from vosflow.evaluation.protocols import load_protocol
-from vosflow.sources import CheckpointSource, DatasetSource, check_paths, checkpoint_source, dataset_source
+from vosflow.sources import CheckpointSource, DatasetSource, check_names, checkpoint_source, dataset_source
 from vosflow.trackers.registry import load_tracker, tracker_module
 
 SCORE_FILES = ("scores.csv", "per_object_results.csv", "global_results.csv")
@@ -127,7 +127,7 @@ class Study:
 
     def __init__(self, config: Config) -> None:
         self.config = config
-        check_paths(config)
+        check_names(config)
         self._datasets: dict[str, DatasetSource] = {}
         runs = [run for line in config.runs for run in self._expand(line)]
         places = list(self._datasets)  # runs of one dataset stand together, in tables too

@@ -284,6 +284,16 @@ def test_paths_of_unknown_things_are_refused(tmp_path):
         plan(line, paths={"checkpoints": {"sam2.1_larg": "x.pt"}})
 
 
+def test_names_of_the_catalog_are_taken(tmp_path, weights):
+    line = {"dataset": "demo/val", "tracker": "static"}
+    with pytest.raises(VosflowError, match="checkpoints.sam2_large: this name is one of the catalog's"):
+        plan(line, checkpoints={"sam2_large": weights["mine"]})
+    make_videos(tmp_path, {"a": 3})
+    own = {"base_video_dir": str(tmp_path / "JPEGImages/480p"), "input_mask_dir": str(tmp_path / "Annotations/480p")}
+    with pytest.raises(VosflowError, match="datasets.davis2017/val: this name is one of the catalog's"):
+        plan(line, datasets={"davis2017/val": own})
+
+
 def test_weights_of_ones_own_replace_those_of_the_catalog(tmp_path):
     (tmp_path / "mine.safetensors").write_bytes(b"weights")
     line = {"dataset": "demo/val", "tracker": "sam2", "checkpoint": "sam2_demo"}
