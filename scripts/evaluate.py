@@ -41,7 +41,7 @@ def main() -> None:
     else:
         manifest = annotated_folder(args.annotations, videos=args.videos, protocol=args.protocol or "davis2017")
     with progress_bar() as progress:
-        summary = evaluate_run(
+        evaluation = evaluate_run(
             manifest,
             args.predictions,
             args.output,
@@ -49,7 +49,7 @@ def main() -> None:
             workers=args.workers,
             progress=progress,
         )
-    print_summary(summary, title=args.protocol or manifest.protocol)
+    print_summary(evaluation.summary, title=args.protocol or manifest.protocol)
 
 
 if __name__ == "__main__":

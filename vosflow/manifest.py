@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -16,7 +17,9 @@ from vosflow.errors import VosflowError
 FORMAT = 1
 LABEL_MAPS = "label_maps"  # one palette PNG per frame, pixel value = object id
 PER_OBJECT = "per_object"  # one binary PNG per object and frame; objects may overlap
-LAYOUTS = (LABEL_MAPS, PER_OBJECT)
+INSTANCES = "instances"  # one results.json for all videos: masks with scores, as video instance segmentation wants
+LAYOUTS = (LABEL_MAPS, PER_OBJECT, INSTANCES)
+NOT_FOR_TRACKERS = ("fps", "ground_truth", "ground_truth_content", "required", "object_frames", "groups", "external_id")
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,11 @@ class VideoEntry:
     `content` is a fingerprint of the input files (see `vosflow.datasets.content_digest`): it makes a replaced file
     a changed video. `ground_truth` is never seen by a tracker and is not part of a video's key. In the per-object
     layout its `folder` holds one sub-folder per object.
+
+    What only scoring and submissions need, and no tracker sees: `required` are the frames that a submission must hold
+    (all, if empty); `object_frames` the annotated frames of each object, where not every object is annotated on every
+    frame of `ground_truth`; `groups` the group that each object is averaged in ("seen", "unseen"); `external_id` the
+    video's id in the publisher's JSON file (`Manifest.annotations`).
     """
 
     name: str
@@ -64,6 +72,10 @@ class VideoEntry:
     content: str = ""
     ground_truth: ImageFolder | None = None
     ground_truth_content: str = ""
+    required: tuple[str, ...] = ()
+    object_frames: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
+    groups: Mapping[int, str] = field(default_factory=dict)
+    external_id: int | str | None = None
 
     @property
     def cost(self) -> int:
@@ -78,6 +90,7 @@ class Manifest:
     `layout` is the output layout its publisher wants. `late_objects` says that objects may appear after the first
     frame, each with its own prompt. `protocol` names the scoring rules, or is None where no ground truth is public.
     `binary_ground_truth` says that ground-truth masks are one object encoded as "any value above 0" (DAVIS 2016).
+    `annotations` is the publisher's JSON file of masks, relative to `root`, where the ground truth is no PNG files.
     """
 
     dataset: str
@@ -88,6 +101,7 @@ class Manifest:
     late_objects: bool = False
     protocol: str | None = None
     binary_ground_truth: bool = False
+    annotations: str | None = None
     notes: tuple[str, ...] = field(default=())
 
     def tracking_view(self, name: str) -> dict:
@@ -96,7 +110,7 @@ class Manifest:
         Ground truth and the places of files are left out; `content` stands for what is in the files.
         """
         entry = asdict(self.video(name))
-        for key in ("ground_truth", "ground_truth_content", "fps"):
+        for key in NOT_FOR_TRACKERS:
             del entry[key]
         entry["frames"] = {"names": entry["frames"]["names"]}
         entry["prompts"] = [{key: value for key, value in p.items() if key != "mask"} for p in entry["prompts"]]
@@ -153,4 +167,7 @@ def _video(data: dict) -> VideoEntry:
     fields["ground_truth"] = _folder(fields["ground_truth"])
     fields["objects"] = tuple(fields["objects"])
     fields["prompts"] = tuple(Prompt(**prompt) for prompt in fields["prompts"])
+    fields["required"] = tuple(fields.get("required", ()))
+    fields["object_frames"] = {int(key): tuple(names) for key, names in fields.get("object_frames", {}).items()}
+    fields["groups"] = {int(key): group for key, group in fields.get("groups", {}).items()}
     return VideoEntry(**fields)

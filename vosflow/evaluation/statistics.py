@@ -30,17 +30,20 @@ class ObjectSummary:
     object: int
     J: Statistics
     F: Statistics
+    extra: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
 class Summary:
     """What a run scored: each object (in the order of the rows) and the whole.
 
-    `totals` has the columns of global_results.csv, in that order.
+    `totals` has the columns of global_results.csv, in that order. `object_columns` names the values of
+    `ObjectSummary.extra`: what a protocol adds to per_object_results.csv.
     """
 
     objects: tuple[ObjectSummary, ...]
     totals: dict[str, float]
+    object_columns: tuple[str, ...] = ()
 
 
 def summarize(scores: Iterable[Score]) -> Summary:

@@ -9,18 +9,12 @@ from pathlib import Path
 import numpy as np
 
 from vosflow.errors import VosflowError
-from vosflow.evaluation.files import (
-    check_files,
-    ground_truth_frames,
-    prediction_path,
-    read_ground_truth,
-    read_prediction,
-)
+from vosflow.evaluation.ground_truth import ground_truth_frames, read_ground_truth
 from vosflow.evaluation.measures import score_frame
-from vosflow.evaluation.protocols.base import Protocol
+from vosflow.evaluation.protocols.base import Protocol, VideoScorer
 from vosflow.evaluation.scores import Score
 from vosflow.evaluation.statistics import Summary, summarize
-from vosflow.manifest import LABEL_MAPS, Manifest, VideoEntry
+from vosflow.manifest import Manifest, VideoEntry
 
 VOID = 255
 
@@ -28,20 +22,7 @@ VOID = 255
 class _Davis(Protocol):
     """What both have in common: dense label maps, all frames but the first and the last, means over objects."""
 
-    def check(self, manifest: Manifest, predictions: Path) -> None:
-        if manifest.layout != LABEL_MAPS:
-            raise VosflowError(
-                f"protocol {self.name} cannot score {manifest.dataset}/{manifest.split}: its layout is "
-                f"{manifest.layout}",
-                expected=f"layout {LABEL_MAPS}: one label map per frame, objects do not overlap",
-                remedy="use the protocol of the dataset's publisher",
-            )
-        check_files(
-            manifest, predictions, {video.name: self.scored_frames(video, manifest.root) for video in manifest.videos}
-        )
-
-    def scored_frames(self, video: VideoEntry, root: str | Path) -> tuple[str, ...]:
-        """Names of the frames that count; raises VosflowError if none does."""
+    def needs(self, video: VideoEntry, root: str | Path) -> dict[str, range]:
         frames = ground_truth_frames(video)
         if len(frames) < 3:
             raise VosflowError(
@@ -50,26 +31,12 @@ class _Davis(Protocol):
                 expected="at least 3: the first and the last frame do not count",
                 remedy="leave this video out of the list",
             )
-        return frames[1:-1]
+        return dict.fromkeys(frames[1:-1], self.scored_objects(video, root))
 
-    def score_video(self, video: VideoEntry, root: str | Path, predictions: str | Path) -> list[Score]:
-        frames = self.scored_frames(video, root)
-        objects = self.scored_objects(video, root)
-        J = np.empty((len(objects), len(frames)))
-        F = np.empty((len(objects), len(frames)))
-        for index, frame in enumerate(frames):
-            truth = self.clean_ground_truth(read_ground_truth(video, root, frame))
-            guess = self.clean_prediction(
-                read_prediction(predictions, video, frame), objects, prediction_path(predictions, video, frame)
-            )
-            J[:, index], F[:, index] = score_frame(truth, guess, objects)
-        return [
-            Score(video.name, object_id, frame, float(J[row, column]), float(F[row, column]))
-            for row, object_id in enumerate(objects)
-            for column, frame in enumerate(frames)
-        ]
+    def scorer(self, video: VideoEntry, root: str | Path) -> VideoScorer:
+        return _DavisScorer(self, video, root)
 
-    def summarize(self, scores: Iterable[Score]) -> Summary:
+    def summarize(self, scores: Iterable[Score], manifest: Manifest) -> Summary:
         return summarize(scores)
 
     @abstractmethod
@@ -81,8 +48,27 @@ class _Davis(Protocol):
         """The label map to compare with, uint8 [H, W], from a ground-truth file's values."""
 
     @abstractmethod
-    def clean_prediction(self, guess: np.ndarray, objects: range, path: Path) -> np.ndarray:
-        """The label map to compare, uint8 [H, W], from a prediction file's values; raises VosflowError."""
+    def clean_prediction(self, guess: np.ndarray, objects: range, path: Path | None) -> np.ndarray:
+        """The label map to compare, uint8 [H, W], from predicted values; raises VosflowError."""
+
+
+class _DavisScorer(VideoScorer):
+    def __init__(self, rules: _Davis, video: VideoEntry, root: str | Path) -> None:
+        self._rules, self._video, self._root = rules, video, root
+        self._objects = rules.scored_objects(video, root)
+        self._scores: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+
+    def add(self, frame: str, masks: np.ndarray, path: Path | None = None) -> None:
+        truth = self._rules.clean_ground_truth(read_ground_truth(self._video, self._root, frame))
+        guess = self._rules.clean_prediction(masks, self._objects, path)
+        self._scores[frame] = score_frame(truth, guess, self._objects)
+
+    def rows(self) -> list[Score]:
+        return [
+            Score(self._video.name, object_id, frame, float(J[index]), float(F[index]))
+            for index, object_id in enumerate(self._objects)
+            for frame, (J, F) in self._scores.items()
+        ]
 
 
 class Davis2017(_Davis):
@@ -105,15 +91,19 @@ class Davis2017(_Davis):
     """
 
     name = "davis2017"
+    about = (
+        "DAVIS 2017, semi-supervised, by the rules of davis2017-evaluation. All frames but the first and the last; "
+        "objects 1..N of the first ground-truth frame; means over objects. A predicted id above N is an error."
+    )
 
-    def check(self, manifest: Manifest, predictions: Path) -> None:
+    def check(self, manifest: Manifest) -> None:
         if manifest.binary_ground_truth:
             raise VosflowError(
                 f"protocol {self.name} cannot score {manifest.dataset}/{manifest.split}: its ground truth is binary",
                 expected="ground truth with object ids",
                 remedy="use protocol davis2016",
             )
-        super().check(manifest, predictions)
+        super().check(manifest)
 
     def scored_objects(self, video: VideoEntry, root: str | Path) -> range:
         first = ground_truth_frames(video)[0]
@@ -130,7 +120,7 @@ class Davis2017(_Davis):
     def clean_ground_truth(self, truth: np.ndarray) -> np.ndarray:
         return np.where(truth == VOID, np.uint8(0), truth)
 
-    def clean_prediction(self, guess: np.ndarray, objects: range, path: Path) -> np.ndarray:
+    def clean_prediction(self, guess: np.ndarray, objects: range, path: Path | None) -> np.ndarray:
         if guess.max() > objects[-1]:
             unknown = [int(object_id) for object_id in np.unique(guess) if object_id > objects[-1]]
             raise VosflowError(
@@ -154,6 +144,10 @@ class Davis2016(_Davis):
     """
 
     name = "davis2016"
+    about = (
+        "DAVIS 2016: one object per video, every value above 0, by the rules of fperazzi/davis. All frames but the "
+        "first and the last; means over videos."
+    )
 
     def scored_objects(self, video: VideoEntry, root: str | Path) -> range:
         return range(1, 2)
@@ -161,5 +155,5 @@ class Davis2016(_Davis):
     def clean_ground_truth(self, truth: np.ndarray) -> np.ndarray:
         return (truth > 0).astype(np.uint8)
 
-    def clean_prediction(self, guess: np.ndarray, objects: range, path: Path) -> np.ndarray:
+    def clean_prediction(self, guess: np.ndarray, objects: range, path: Path | None) -> np.ndarray:
         return (guess > 0).astype(np.uint8)
