@@ -18,6 +18,7 @@ include: "rules/checkpoints.smk"
 include: "rules/training.smk"
 include: "rules/tracking.smk"
 include: "rules/evaluation.smk"
+include: "rules/submission.smk"
 include: "rules/report.smk"
 
 
@@ -47,3 +48,9 @@ rule score_all:
     """The scores of all runs that have public ground truth."""
     input:
         [run.results for run in study.runs if run.scored],
+
+
+rule submissions:
+    """The checked zips of all runs whose ground truth is not public."""
+    input:
+        [file for run in study.runs for file in run.submissions],

@@ -1,4 +1,5 @@
-# Weights from the catalog. What is part of this repository, or named in the config's `paths`, is not fetched.
+# Weights from the catalog. What is part of this repository, or named in the config's `paths`, is not fetched. Pickles
+# are converted, in memory.
 
 
 localrules:
@@ -6,18 +7,19 @@ localrules:
 
 
 rule fetch_checkpoint:
-    """Fetch the weights of one checkpoint, or check those put there by hand: by size and sha256."""
+    """Fetch the weights of one checkpoint, or check those put there by hand: by size and hash; convert pickles."""
     output:
         f"{DATA}/checkpoints/{{file}}.fetched",
     log:
         f"{DATA}/logs/fetch_{{file}}.log",
     benchmark:
         f"{DATA}/logs/fetch_{{file}}.benchmark.tsv"
+    retries: 0
     conda:
         CONDA
     threads: 1
     resources:
-        mem_mb=500,
+        mem_mb=2_000,
         runtime=240,
     params:
         checkpoint=lambda wildcards: checkpoint_id(wildcards.file),

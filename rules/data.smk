@@ -1,6 +1,7 @@
 # Datasets: made or fetched, extracted, and described by a manifest. Fetching runs where Snakemake itself runs: on a
 # cluster, the login node is the one with internet. What is declared of a download is a small marker: Snakemake deletes
-# declared outputs before it runs a job again, and archives are too large for that.
+# declared outputs before it runs a job again, and archives are too large for that. Fetching tries again by itself where
+# that helps; a job that failed is not repeated (Google Drive counts every attempt).
 
 
 localrules:
@@ -36,6 +37,7 @@ rule fetch_archive:
         f"{DATA}/logs/fetch_{{file}}.log",
     benchmark:
         f"{DATA}/logs/fetch_{{file}}.benchmark.tsv"
+    retries: 0
     conda:
         CONDA
     threads: 1

@@ -4,7 +4,7 @@
 
 
 rule track_shard:
-    """Track one shard of a run's videos; videos that are finished with the same key are skipped."""
+    """Track one shard of a run's videos on a GPU; videos that are finished with the same key are skipped."""
     input:
         manifest=f"{RESULTS}/{{dataset}}/manifest.json",
         checkpoint=lambda wildcards: run_of(wildcards).checkpoint_inputs,
@@ -14,13 +14,15 @@ rule track_shard:
         f"{RESULTS}/{{dataset}}/{{run}}/logs/track_{{shard}}-of-{{shards}}-{{made}}.log",
     benchmark:
         f"{RESULTS}/{{dataset}}/{{run}}/logs/track_{{shard}}-of-{{shards}}-{{made}}.benchmark.tsv"
+    wildcard_constraints:
+        run=study.run_pattern_by_device(gpus=1),
     conda:
         CONDA
     threads: study.config.execution.threads
     resources:
-        gpu=lambda wildcards: run_of(wildcards).gpus,
+        gpu=1,
         mem_mb=lambda wildcards, attempt: 8_000 * attempt,
-        runtime=lambda wildcards, attempt: 240 * attempt,
+        runtime=lambda wildcards, attempt: run_of(wildcards).time_limit * attempt,
     params:
         method=lambda wildcards: canonical_json(run_of(wildcards).method),
         device=lambda wildcards: run_of(wildcards).device,
@@ -29,6 +31,15 @@ rule track_shard:
         "python $VOSFLOW/scripts/track_shard.py --manifest {input.manifest:q} --method {params.method:q}"
         " --shard {wildcards.shard} --shards {wildcards.shards} --folder {params.folder:q} --record {output:q}"
         " --device {params.device} --threads {threads} 2>&1 | tee {log:q}"
+
+
+# Its own rule, so that a profile can send it elsewhere and ask for a kind of GPU without asking for one here.
+use rule track_shard as track_shard_on_cpu with:
+    wildcard_constraints:
+        run=study.run_pattern_by_device(gpus=0),
+    resources:
+        mem_mb=lambda wildcards, attempt: 8_000 * attempt,
+        runtime=lambda wildcards, attempt: run_of(wildcards).time_limit * attempt,
 
 
 rule describe_run:

@@ -1,5 +1,5 @@
-"""Score label maps against ground truth: prints a table and writes scores.csv, per_object_results.csv and
-global_results.csv. Nothing is read from an earlier evaluation."""
+"""Score masks against ground truth by a publisher's rules, and print a table. With --output also scores.csv,
+per_object_results.csv and global_results.csv are written. Nothing is read from an earlier evaluation."""
 
 from __future__ import annotations
 
@@ -15,41 +15,41 @@ from vosflow.errors import run_command
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    truth = parser.add_mutually_exclusive_group(required=True)
-    truth.add_argument("--annotations", type=Path, help="ground truth: {video}/{frame}.png (DAVIS/Annotations/480p)")
-    truth.add_argument("--manifest", type=Path, help="a dataset split's manifest, instead of --annotations")
-    parser.add_argument("--predictions", type=Path, required=True, help="label maps to score: {video}/{frame}.png")
-    parser.add_argument(
-        "--videos",
-        type=Path,
-        help="with --annotations: a list of videos, or DAVIS 2016's list of frame pairs (default: all sub-folders)",
-    )
-    parser.add_argument("--protocol", help="davis2017 or davis2016 (default: davis2017, or the manifest's)")
-    parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes (default: cores)")
-    parser.add_argument("--output", type=Path, required=True, help="folder for the three files")
+    add = parser.add_argument
+    add("--annotations", type=Path, help="ground truth: {video}/{frame}.png, or what the protocol takes (see list)")
+    add("--manifest", type=Path, help="a dataset split's manifest, instead of --annotations")
+    add("--predictions", type=Path, help="masks to score: {video}/{frame}.png (or results.json)")
+    add("--compare", type=Path, metavar="OTHER", help="masks to compare them with: differences and their intervals")
+    add("--protocol", help="the rules; `list` describes them (default: davis2017, or the manifest's)")
+    add("--videos", type=Path, help="list of videos, or of DAVIS 2016's frame pairs (default: all sub-folders)")
+    add("--meta", type=Path, help="the publisher's JSON file beside the masks (LVOS, MOSE v2, YouTube-VOS)")
+    add("--strict", action=argparse.BooleanOptionalAction, default=True, help="--no-strict: what is missing is empty")
+    add("--workers", type=int, default=os.cpu_count(), help="processes (default: cores)")
+    add("--output", type=Path, help="folder for the three files")
     args = parser.parse_args()
-    if args.manifest and args.videos:
-        parser.error("--videos goes with --annotations: a manifest has its own list")
+
+    from vosflow.evaluation import table  # not needed for --help
+
+    if args.protocol == "list":
+        return table.print_protocols()
+    if (args.annotations is None) == (args.manifest is None) or args.predictions is None:
+        parser.error("give --predictions, and either --annotations or --manifest")
+    if args.manifest and (args.videos or args.meta):
+        parser.error("--videos and --meta go with --annotations: a manifest has its own list")
 
     from vosflow.evaluation.annotations import annotated_folder
     from vosflow.evaluation.run import evaluate_run
-    from vosflow.evaluation.table import print_summary, progress_bar
     from vosflow.manifest import load_manifest
 
-    if args.manifest:
-        manifest = load_manifest(args.manifest)
-    else:
-        manifest = annotated_folder(args.annotations, videos=args.videos, protocol=args.protocol or "davis2017")
-    with progress_bar() as progress:
-        evaluation = evaluate_run(
-            manifest,
-            args.predictions,
-            args.output,
-            protocol=args.protocol,
-            workers=args.workers,
-            progress=progress,
-        )
-    print_summary(evaluation.summary, title=args.protocol or manifest.protocol)
+    extra = {"protocol": args.protocol or "davis2017", "videos": args.videos, "meta": args.meta}
+    truth = load_manifest(args.manifest) if args.manifest else annotated_folder(args.annotations, **extra)
+    options = {"protocol": args.protocol, "strict": args.strict, "workers": args.workers}
+    with table.show_progress() as progress:
+        result = evaluate_run(truth, args.predictions, args.output, progress=progress, **options)
+        other = evaluate_run(truth, args.compare, progress=progress, **options) if args.compare else None
+    table.print_evaluation(result, truth.notes)
+    if other is not None:
+        table.print_comparison(result, other, args.predictions, args.compare)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,13 @@ def main() -> int | None:
     parser.add_argument("--dataset", required=True, metavar="NAME", help="dataset of the catalog, or any name")
     parser.add_argument("--split", required=True, metavar="NAME", help="its split")
     parser.add_argument("--root", type=Path, help="folder with its files, for instance the DAVIS folder of the archive")
-    parser.add_argument("--video-list", type=Path, help="file that names the videos, if it is apart (MOSE: meta JSON)")
+    parser.add_argument(
+        "--list",
+        action="append",
+        default=[],
+        metavar="ROLE=FILE",
+        help="file beside the archive: videos=meta_valid.json",
+    )
     parser.add_argument(
         "--folder",
         metavar="JSON",
@@ -36,11 +42,18 @@ def main() -> int | None:
         description = folder_description(arguments.folder)
         manifest = build_folder_manifest(arguments.dataset, arguments.split, description)
     else:
-        manifest = build_manifest(arguments.dataset, arguments.split, arguments.root, video_list=arguments.video_list)
+        manifest = build_manifest(arguments.dataset, arguments.split, arguments.root, lists=_lists(arguments.list))
     save_manifest(manifest, arguments.output)
     frames = sum(len(video.frames.names) for video in manifest.videos)
     print(f"{arguments.output}: {len(manifest.videos)} videos, {frames} frames", file=sys.stderr)
     return None
+
+
+def _lists(texts: list[str]) -> dict[str, str]:
+    for text in texts:
+        if "=" not in text:
+            raise VosflowError(f"--list {text}: which role?", expected="--list ROLE=FILE, as --list videos=list.txt")
+    return dict(text.split("=", 1) for text in texts)
 
 
 if __name__ == "__main__":

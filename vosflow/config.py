@@ -16,6 +16,7 @@ from vosflow.validation import explain_validation
 
 Device = Literal["auto", "cpu", "cuda"]
 RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")
+MOST_SHARDS = 10_000
 DATASET_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.]*/[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 
@@ -26,15 +27,15 @@ class Model(BaseModel):
 
 
 def _check_shards(value: object) -> object:
-    if value == "auto" or (isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= 10_000):
+    if value == "auto" or (isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= MOST_SHARDS):
         return value
-    raise ValueError("must be a whole number from 1 to 10000, or 'auto'")
+    raise ValueError(f"must be a whole number from 1 to {MOST_SHARDS}, or 'auto'")
 
 
 Shards = Annotated[
     Any,
     BeforeValidator(_check_shards),
-    WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 1, "maximum": 10_000}, {"const": "auto"}]}),
+    WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 1, "maximum": MOST_SHARDS}, {"const": "auto"}]}),
 ]
 
 
@@ -76,8 +77,13 @@ class ExecutionConfig(Model):
     """Where and how jobs run. Nothing here changes a result, except device and threads in its last bits."""
 
     device: Device = Field("auto", description="auto: a GPU if there is one. cuda: a GPU or an error. cpu.")
-    shards: Shards = Field("auto", description="Jobs per run. auto: from the amount of work, see frames_per_shard.")
-    frames_per_shard: int = Field(500, ge=1, description="With shards: auto, about this many frames per job.")
+    shards: Shards = Field("auto", description="Jobs per run. auto: from the amount of work, see minutes_per_job.")
+    minutes_per_job: float = Field(15, gt=0, description="With shards: auto, tracking jobs take about this long.")
+    frames_per_second: float = Field(
+        10,
+        gt=0,
+        description="Expected speed of a tracking job: for shards and time limits. scripts/plan.py measures it.",
+    )
     threads: int = Field(1, ge=1, description="CPU threads per tracking job.")
     evaluation_workers: int = Field(2, ge=1, description="Processes that score the videos of one run.")
 

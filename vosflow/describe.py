@@ -9,6 +9,7 @@ from vosflow.errors import VosflowError
 from vosflow.manifest import Manifest
 from vosflow.records import FORMAT, RunFolder
 
+NAMED_VIDEOS = 3  # in a note
 VIDEO_FACTS = (
     "video",
     "frames",
@@ -55,8 +56,9 @@ def describe_run(description: Mapping[str, object], manifest: Manifest, manifest
         "format": FORMAT,
         **description,
         "checkpoint": checkpoint,
-        "notes": [*description.get("notes", []), *manifest.notes],
+        "notes": [*description.get("notes", []), *manifest.notes, *_remarks(records)],
         "protocol": manifest.protocol,
+        "agreement_with": manifest.agreement_with,
         "manifest": str(manifest_path),
         "folder": str(folder),
         "videos": [{fact: record[fact] for fact in VIDEO_FACTS} for record in records],
@@ -74,6 +76,19 @@ def describe_run(description: Mapping[str, object], manifest: Manifest, manifest
             "threads": sorted({record["threads"] for record in records if record["threads"]}),
         },
     }
+
+
+def _remarks(records: Iterable[Mapping]) -> list[str]:
+    """What the tracker had to say of single videos, each remark once."""
+    videos: dict[str, list[str]] = {}
+    for record in records:
+        for remark in record["remarks"]:
+            videos.setdefault(remark, []).append(record["video"])
+    return [
+        f"{remark} ({', '.join(names[:NAMED_VIDEOS])}{', ...' if len(names) > NAMED_VIDEOS else ''}: {len(names)} of the "
+        "videos)"
+        for remark, names in videos.items()
+    ]
 
 
 def _joined(provenances: Iterable[Mapping[str, str | None]]) -> dict[str, str | None]:

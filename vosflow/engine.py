@@ -188,8 +188,11 @@ def track_videos(
             progress.start_video(name)
             try:
                 with run.lock(name):
+                    if run.is_finished(name, keys[name]):
+                        progress.skip_video(name)
+                        continue
                     record = _track_video(tracker, Video.of(manifest, name), run, progress, device)
-                    record |= {"key": keys[name], "device": device_name, "precision": _precision(method.settings)}
+                    record |= {"key": keys[name], "device": device_name, "precision": _precision(tracker)}
                     record |= {**method.marks, "provenance": method.provenance}
                     write_json(run.record_path(name), record)
             except DiskError:
@@ -245,6 +248,7 @@ def _track_video(tracker: Tracker, video: Video, run: RunFolder, progress: Shard
         "started": started,
         "finished": now(),
         "threads": _threads(),
+        "remarks": video.remarks,
         "masks": run.count_masks(video.name),
     }
 
@@ -367,8 +371,9 @@ def _device_name(device: str) -> str:
     return torch.cuda.get_device_name()
 
 
-def _precision(settings: TrackerSettings) -> str:
-    return str(getattr(settings, "precision", "float32"))
+def _precision(tracker: Tracker) -> str:
+    """What the loaded tracker computes in; float32 if it does not say."""
+    return str(getattr(tracker, "precision", "float32"))
 
 
 def _threads() -> int | None:

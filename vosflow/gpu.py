@@ -94,13 +94,24 @@ def _acquire(folder: Path, poll_seconds: float) -> tuple[str, int]:
     said = False
     while True:
         for gpu in visible_gpus():
-            lock = _try_lock(folder / f"vosflow-gpu-{uuids.get(gpu, gpu)}.lock")
+            lock = _try_lock(folder / f"vosflow-gpu-{_lock_name(gpu, uuids)}.lock")
             if lock is not None:
                 return gpu, lock
         if not said:
             print("all visible GPUs are leased by other vosflow jobs: waiting for one", file=sys.stderr, flush=True)
             said = True
         time.sleep(poll_seconds)
+
+
+def _lock_name(gpu: str, uuids: dict[str, str]) -> str:
+    """What identifies a GPU on its machine: its uuid.
+
+    Where nvidia-smi does not tell it there is only the number. Slurm may show every job its own GPU as number 0, but
+    gives no GPU to two jobs: so the number counts within one Slurm job.
+    """
+    name = uuids.get(gpu, gpu)
+    job = os.environ.get("SLURM_JOB_ID")
+    return f"{job}-{name}" if job and name not in uuids.values() else name
 
 
 def _try_lock(path: Path) -> int | None:

@@ -91,6 +91,8 @@ class Manifest:
     frame, each with its own prompt. `protocol` names the scoring rules, or is None where no ground truth is public.
     `binary_ground_truth` says that ground-truth masks are one object encoded as "any value above 0" (DAVIS 2016).
     `annotations` is the publisher's JSON file of masks, relative to `root`, where the ground truth is no PNG files.
+    `agreement_with` names what masks are compared with where that is no ground truth ("the sample submission"); what is
+    computed is then an agreement, never a score.
     """
 
     dataset: str
@@ -102,6 +104,7 @@ class Manifest:
     protocol: str | None = None
     binary_ground_truth: bool = False
     annotations: str | None = None
+    agreement_with: str | None = None
     notes: tuple[str, ...] = field(default=())
 
     def tracking_view(self, name: str) -> dict:

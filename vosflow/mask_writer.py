@@ -12,16 +12,21 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from vosflow.ahead import Behind
 from vosflow.errors import cannot_write
 from vosflow.manifest import LABEL_MAPS
 from vosflow.masks import DAVIS_PALETTE, object_folder
+
+WRITERS = 4  # threads, at most; they are started as they are needed
+WAITING = 16  # images not yet written, at most
 
 
 class VideoMaskWriter:
     """Writes the masks of one video: aside first, then renamed, so that they appear at once or not at all.
 
     Use as a context manager; leaving it normally publishes `{folder}/{video}`, an exception leaves what was there.
-    Only one process may write a video at a time: hold `RunFolder.lock`.
+    Only one process may write a video at a time: hold `RunFolder.lock`. Images are encoded and written in threads
+    beside the caller's; what goes wrong there is raised by the next `write`, or on leaving.
 
     Args:
         folder: the run's mask folder.
@@ -36,6 +41,7 @@ class VideoMaskWriter:
         self._aside = self._final.with_name(f".{socket.gethostname()}.{os.getpid()}.writing.{video}")
         self._layout = layout
         self._palette = palette or DAVIS_PALETTE
+        self._behind = Behind(depth=WAITING, threads=WRITERS)
 
     def __enter__(self) -> VideoMaskWriter:
         for left in self._leftovers():
@@ -44,19 +50,27 @@ class VideoMaskWriter:
         return self
 
     def write(self, frame: str, masks: np.ndarray | Mapping[int, np.ndarray]) -> None:
-        """Write one frame: a label map uint8 [H, W], or {object id: bool [H, W]} in the per-object layout."""
+        """Write one frame: a label map uint8 [H, W], or {object id: bool [H, W]} in the per-object layout.
+
+        The masks are copied: the caller may go on with them. Raises DiskError for this or an earlier frame.
+        """
         if self._layout == LABEL_MAPS:
-            self._save(self._aside / f"{frame}.png", masks)
+            self._behind.call(self._save, self._aside / f"{frame}.png", masks.copy())
             return
         for object_id, mask in masks.items():
             folder = self._aside / object_folder(object_id)
             self._make_folder(folder)
-            self._save(folder / f"{frame}.png", mask.astype(np.uint8))
+            self._behind.call(self._save, folder / f"{frame}.png", mask.astype(np.uint8))
 
     def __exit__(self, kind, error, trace) -> None:
-        if kind is not None:
+        try:
+            self._behind.close(drop=kind is not None)
+            if kind is None:
+                self._publish()
+        finally:
             shutil.rmtree(self._aside, ignore_errors=True)
-            return
+
+    def _publish(self) -> None:
         old = self._final.with_name(f".{self._final.name}.old")
         shutil.rmtree(old, ignore_errors=True)
         if self._final.exists():

@@ -14,6 +14,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 
+TELL_SECONDS = 10  # a JSON line at least this often while frames are tracked: silence means that a job hangs or died
+
+
 def now() -> str:
     """The current time, ISO 8601 in UTC, to the second."""
     return datetime.now(UTC).isoformat(timespec="seconds")
@@ -41,6 +44,7 @@ class ShardProgress:
         self._done_videos = 0
         self._failed_videos = 0
         self._started = time.monotonic()
+        self._told = self._started
         self._bar: Progress | None = None
 
     def __enter__(self) -> ShardProgress:
@@ -78,6 +82,8 @@ class ShardProgress:
         self._done_frames += 1
         if self._bar:
             self._bar.update(self._task, completed=self._done_frames, speed=f"{self._speed():.1f} frames/s")
+        if time.monotonic() - self._told >= TELL_SECONDS:
+            self._event("frames")
 
     def finish_video(self, video: str, **facts: object) -> None:
         """A video is finished; `facts` go into the JSON line."""
@@ -89,6 +95,15 @@ class ShardProgress:
                 f"{self._label}: {video} done, video {self._done_videos}/{len(self._frames)}, "
                 f"{self._speed():.1f} frames/s, {left:.0f} s left"
             )
+
+    def skip_video(self, video: str) -> None:
+        """Another job finished the video in the meantime."""
+        self._total -= self._frames[video]
+        self._done_videos += 1
+        if self._bar:
+            self._bar.update(self._task, total=self._total)
+        self._event("video_done", video=video)
+        self._say(f"{self._label}: {video} was finished by another job")
 
     def fail_video(self, video: str, problem: str) -> None:
         """A video failed; the others go on."""
@@ -108,7 +123,10 @@ class ShardProgress:
     def _event(self, event: str, **facts: object) -> None:
         if not self._jsonl:
             return
-        line = json.dumps({"time": now(), "event": event, "run": self._label, **facts})
+        self._told = time.monotonic()
+        line = json.dumps(
+            {"time": now(), "event": event, "run": self._label, "frames_done": self._done_frames, **facts}
+        )
         # A full disk must be told by what writes results; this here must not hide that error with another.
         with contextlib.suppress(OSError), open(self._jsonl, "a", encoding="utf-8") as file:
             file.write(line + "\n")

@@ -12,6 +12,7 @@ import errno
 import fcntl
 import json
 import os
+import sys
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -63,27 +64,23 @@ class RunFolder:
 
     @contextlib.contextmanager
     def lock(self, video: str) -> Iterator[None]:
-        """Keep other processes, on any machine that shares the disk, from writing this video.
+        """Wait until no other process, on any machine that shares the disk, writes this video; then keep them off it.
 
-        One lock file per run; each video is a byte of it. The system releases it when the process ends, however it
-        ends. File systems without locks are trusted to be used by one job at a time.
-
-        Raises:
-            VosflowError: another process is at work on the video.
+        Whoever waited must look again whether the video is finished: where Snakemake was killed, jobs that it left on
+        a cluster go on beside those of the next one. One lock file per run; each video is a byte of it. The system
+        releases it when the process ends, however it ends. File systems without locks are trusted to be used by one
+        job at a time.
         """
         self.path.mkdir(parents=True, exist_ok=True)
+        place = (1, zlib.crc32(video.encode()))  # length and start
         with open(self.path / ".lock", "a", encoding="utf-8") as file:
             try:
-                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, zlib.crc32(video.encode()))
+                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, *place)
             except OSError as error:
                 if error.errno in (errno.EACCES, errno.EAGAIN):
-                    raise VosflowError(
-                        f"another job is tracking video {video} into this folder",
-                        path=self.path,
-                        expected="one workflow at a time per run",
-                        remedy="wait for it or stop it, then run again; or give the run another `name:`",
-                    ) from error
-                if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
+                    print(f"{self.path}: another job is tracking video {video}, waiting", file=sys.stderr, flush=True)
+                    fcntl.lockf(file, fcntl.LOCK_EX, *place)
+                elif error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
                     raise
             yield
 

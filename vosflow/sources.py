@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -10,6 +11,8 @@ from pathlib import Path
 
 import vosflow
 from vosflow.catalog import (
+    CheckpointEntry,
+    Dataset,
     FolderDataset,
     RemoteFile,
     find_archive,
@@ -24,6 +27,7 @@ from vosflow.config import Config
 from vosflow.digest import canonical_json, code_digest, data_digest
 from vosflow.errors import VosflowError
 from vosflow.evaluation.protocols import BUILT_IN, load_protocol
+from vosflow.manifest import LABEL_MAPS, PER_OBJECT
 from vosflow.trackers.base import Tracker
 
 HOUSE = Path(vosflow.__file__).resolve().parents[1]
@@ -40,7 +44,7 @@ class DatasetSource:
         id: name of its folder below results, `{dataset}-{split}`.
         root: the folder that its adapter reads.
         requires: files that must be made or fetched before its manifest can be written.
-        video_list: file that names the videos, where the publisher ships it apart.
+        lists: files that the publisher ships apart from its archives, by role (see `vosflow.catalog.Split.lists`).
         folder: the description of a user's own dataset, else None.
         watched: a user's folders, in which files may come, go or change.
         frames: estimated number of frames, for planning.
@@ -52,7 +56,7 @@ class DatasetSource:
     split: str
     root: str
     requires: tuple[str, ...]
-    video_list: str | None
+    lists: dict[str, str]
     folder: FolderDataset | None
     protocol: str | None
     watched: tuple[str, ...]
@@ -65,7 +69,8 @@ class DatasetSource:
         chosen = ["--dataset", self.dataset, "--split", self.split]
         if self.folder is not None:
             return [*chosen, "--folder", canonical_json(self.folder.model_dump(mode="json"))]
-        return [*chosen, "--root", self.root, *(["--video-list", self.video_list] if self.video_list else [])]
+        lists = [argument for role, file in self.lists.items() for argument in ("--list", f"{role}={file}")]
+        return [*chosen, "--root", self.root, *lists]
 
     @property
     def state(self) -> str:
@@ -128,18 +133,43 @@ def checkpoint_source(config: Config, tracker: str, kind: type[Tracker], name: s
                 remedy="add it to the entry",
             )
         return CheckpointSource(name, path, own.config, own.sha256, path)
-    entry = find_checkpoint(name)
-    network = _house_config(entry.config)
+    return _catalog_checkpoint(config, name, _fitting(find_checkpoint(name), name, tracker, kind))
+
+
+def _fitting(entry: CheckpointEntry, name: str, tracker: str, kind: type[Tracker]) -> CheckpointEntry:
+    """`entry`, if its weights are for the network that the tracker says it runs."""
+    network = getattr(kind, "network", entry.network)
+    if entry.network == network:
+        return entry
+    fitting = [other for other, facts in load_checkpoints().items() if facts.network == network]
+    raise VosflowError(
+        f"checkpoint {name} holds weights of {entry.network}, and tracker {tracker} runs {network}",
+        path="runs.checkpoint",
+        expected=f"weights of {network}: " + (", ".join(fitting) or "none are in the catalog"),
+        remedy="name one of these, or the tracker that the weights are for",
+    )
+
+
+def _catalog_checkpoint(config: Config, name: str, entry: CheckpointEntry) -> CheckpointSource:
+    network = entry.config and _house_config(entry.config)
     given = config.paths.checkpoints.get(name)
+    # What is trained or converted here may be made anew; a published file is what it is.
+    sha256 = None if entry.pickled else entry.sha256
     if given is not None:
-        # Weights that are trained here may be trained anew; published ones are what they are.
-        sha256 = None if entry.path else entry.sha256
-        return CheckpointSource(name, _existing(given, f"paths.checkpoints.{name}"), network, sha256, given)
+        if entry.pickled and not given.endswith(".safetensors"):
+            raise VosflowError(
+                "these weights are a pickle, which may run code when it is read",
+                path=f"paths.checkpoints.{name}",
+                expected=f"{entry.weights_file}, converted from it",
+                remedy=f"python scripts/fetch.py --import {given} --checkpoint {name}, and remove the key",
+            )
+        found = _existing(given, f"paths.checkpoints.{name}")
+        return CheckpointSource(name, found, network, None if entry.path else sha256, given)
     if entry.path is not None:
         path = _from_here(entry.path)
-        return CheckpointSource(name, path, network, entry.sha256, path)
-    path = f"{config.paths.data}/checkpoints/{entry.file}"
-    return CheckpointSource(name, path, network, entry.sha256, path + FETCHED)
+        return CheckpointSource(name, path, network, sha256, path)
+    folder = f"{config.paths.data}/checkpoints"
+    return CheckpointSource(name, f"{folder}/{entry.weights_file}", network, sha256, f"{folder}/{entry.file}{FETCHED}")
 
 
 def archive_file(data: str, dataset: str, archive: str) -> str:
@@ -159,7 +189,7 @@ def archive_arguments(file: str) -> list[str]:
 def checkpoint_id(file: str) -> str:
     """The catalog's id of the weights whose file is called `file`."""
     for name, entry in load_checkpoints().items():
-        if entry.file == file and entry.sources:
+        if entry.file == file and entry.path is None:
             return name
     raise VosflowError("no checkpoint of the catalog has this file", path=file, remedy="python scripts/fetch.py --list")
 
@@ -208,31 +238,54 @@ def _catalog_dataset(config: Config, name: str) -> DatasetSource:
     facts, entry = find_split(dataset, split), find_dataset(dataset)
     data = config.paths.data
     given = config.paths.datasets.get(dataset)
-    video_list = f"{data}/downloads/{entry.archives[facts.video_list].file}" if facts.video_list else None
+    lists = {role: f"{data}/downloads/{entry.archives[archive].file}" for role, archive in facts.lists.items()}
     if given is not None:
-        root, requires = given, ()
+        root, requires = _root_below(given, entry, split), ()
         watched = _existing_folders([given], f"paths.datasets.{dataset}")
-        if video_list:
-            found = _find_beside(given, entry.archives[facts.video_list])
-            video_list, requires = (found, ()) if found else (video_list, (video_list + FETCHED,))
+        for role, archive in facts.lists.items():
+            found = _find_beside(given, entry.archives[archive])
+            if found is not None:
+                lists[role] = found
+            elif role in facts.optional_lists:
+                del lists[role]
+            else:
+                requires = (*requires, lists[role] + FETCHED)
     else:
-        root, watched = str(entry.root(split, f"{data}/datasets/{dataset}")), ()
+        root = str(entry.root(split, f"{data}/datasets/{dataset}"))
         markers = [f"{data}/datasets/{dataset}/{archive}.json" for archive in facts.archives]
+        watched = (root,) if any(_imported(marker) for marker in markers) else ()
         markers = markers or [f"{data}/datasets/{dataset}.json"]
-        requires = (*markers, video_list + FETCHED) if video_list else tuple(markers)
+        requires = (*markers, *(file + FETCHED for file in lists.values()))
     return DatasetSource(
         id=f"{dataset}-{split}",
         dataset=dataset,
         split=split,
         root=root,
         requires=tuple(requires),
-        video_list=video_list,
+        lists=lists,
         folder=None,
         protocol=facts.protocol if facts.has_ground_truth else None,
         watched=watched,
         frames=facts.frames or (facts.videos or 1) * FRAMES_PER_VIDEO,
         adapter=facts.adapter,
     )
+
+
+def _root_below(given: str, entry: Dataset, split: str) -> str:
+    """The folder that the split's adapter reads: what a user gave, or where in it the archives have that folder."""
+    facts = entry.splits[split]
+    for place in (entry.root(split, given), Path(given, facts.folder)):
+        if facts.folder and place.is_dir():
+            return str(place)
+    return given
+
+
+def _imported(marker: str) -> bool:
+    """Whether files of the user's stand for an extracted archive (`vosflow.datasets.imports`): they may change."""
+    try:
+        return "imported_from" in json.loads(Path(marker).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
 
 
 def _user_dataset(name: str, own: FolderDataset) -> DatasetSource:
@@ -254,7 +307,7 @@ def _user_dataset(name: str, own: FolderDataset) -> DatasetSource:
         split=split,
         root=own.base_video_dir,
         requires=requires,
-        video_list=None,
+        lists={},
         folder=own,
         protocol=own.protocol,
         watched=watched,
@@ -274,14 +327,18 @@ def _check_protocol(name: str, own: FolderDataset) -> None:
             expected="`protocol:`, one of " + ", ".join(BUILT_IN),
             remedy="name the rules; or leave out `annotations`: then the run ends in label maps",
         )
-    load_protocol(own.protocol)
+    rules, layout = load_protocol(own.protocol), PER_OBJECT if own.per_obj_png_file else LABEL_MAPS
     problem = None
     if own.annotations is None:
         problem = "there are no `annotations` to score against"
-    elif own.late_objects:
-        problem = "it scores only objects of the first frame, and these may appear later (late_objects)"
-    elif own.per_obj_png_file:
+    elif rules.needs_meta:
+        problem = "what it must know of the objects stands in a meta file of the publisher"
+    elif layout not in rules.layouts:
         problem = "it scores label maps, and these masks are one file per object (per_obj_png_file)"
+        if layout == LABEL_MAPS:
+            problem = "it does not score label maps; for masks of one file per object say per_obj_png_file"
+    elif own.late_objects and not rules.late_objects:
+        problem = "it scores only objects of the first frame, and these may appear later (late_objects)"
     elif own.binary and own.protocol == "davis2017":
         problem = "binary masks of one object belong to davis2016"
     if problem:

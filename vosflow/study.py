@@ -14,13 +14,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from vosflow.config import Config, RunConfig, parse_config
+from vosflow.config import MOST_SHARDS, Config, RunConfig, parse_config
 from vosflow.digest import code_digest, data_digest, file_digest
 from vosflow.engine import SHARED_MODULES, parse_settings
 from vosflow.errors import VosflowError
 from vosflow.evaluation.protocols import load_protocol
 from vosflow.sources import CheckpointSource, DatasetSource, check_names, checkpoint_source, dataset_source
+from vosflow.submission.formats import find_format
 from vosflow.trackers.registry import load_tracker, tracker_module
+
+MINUTES_AT_LEAST = 30  # time limit of the smallest job: a busy file system and a slow start must fit in
+MARGIN = 4  # a job may take this many times as long as expected before a scheduler ends it
 
 SCORE_FILES = ("scores.csv", "per_object_results.csv", "global_results.csv")
 
@@ -39,12 +43,18 @@ class Run:
     device: str
     shards: int
     folder: str
+    minutes: float
     code: str = field(repr=False, default="")
 
     @property
     def gpus(self) -> int:
         """GPUs that a tracking job asks for."""
         return int(self.device != "cpu")
+
+    @property
+    def time_limit(self) -> int:
+        """Minutes that a tracking job asks a scheduler for, the first time; `minutes` is what it should take."""
+        return max(MINUTES_AT_LEAST, math.ceil(MARGIN * self.minutes))
 
     @property
     def scored(self) -> bool:
@@ -67,7 +77,8 @@ class Run:
         config = self.checkpoint and self.checkpoint.config
         if config and Path(config).is_file():
             config = file_digest(config)
-        return data_digest([self.tracker, dict(self.settings), weights, config, self.code])[:8]
+        division = code_digest("vosflow.sharding")  # shards of two ways to divide would miss videos between them
+        return data_digest([self.tracker, dict(self.settings), weights, config, self.code, division])[:8]
 
     @property
     def shard_records(self) -> list[str]:
@@ -78,7 +89,14 @@ class Run:
     def results(self) -> list[str]:
         """All files of a finished run that Snakemake knows: asked for by name, so that a deleted one is made again."""
         scores = [self.file(name) for name in SCORE_FILES] if self.scored else []
-        return [*self.shard_records, self.file("run.json"), *scores]
+        return [*self.shard_records, self.file("run.json"), *scores, *self.submissions]
+
+    @property
+    def submissions(self) -> list[str]:
+        """The checked zip that a run without public ground truth ends in, if there is a server for its dataset."""
+        if self.scored or find_format(self.dataset.dataset, self.dataset.split) is None:
+            return []
+        return [self.file("submission.zip")]
 
     @property
     def checkpoint_inputs(self) -> list[str]:
@@ -130,6 +148,7 @@ class Study:
         check_names(config)
         self._datasets: dict[str, DatasetSource] = {}
         runs = [run for line in config.runs for run in self._expand(line)]
+        _check_devices(runs)
         places = list(self._datasets)  # runs of one dataset stand together, in tables too
         self.runs: list[Run] = sorted(runs, key=lambda run: places.index(f"{run.dataset.dataset}/{run.dataset.split}"))
         self._by_id = {(run.dataset.id, run.id): run for run in self.runs}
@@ -161,6 +180,10 @@ class Study:
         """Regular expression for the run ids of this study."""
         return _alternatives(run.id for run in self.runs)
 
+    def run_pattern_by_device(self, gpus: int) -> str:
+        """Regular expression for the ids of those runs whose jobs ask for `gpus` GPUs; matches nothing if none do."""
+        return _alternatives(run.id for run in self.runs if run.gpus == gpus) or "(?!)"
+
     @property
     def data_files(self) -> list[str]:
         """Files that stand for all datasets of the study being fetched and extracted."""
@@ -186,6 +209,8 @@ class Study:
             swept = {key: resolved[key] for key in lists}
             source = self._dataset_source(dataset)
             run_id = _run_id(line, checkpoint, swept)
+            work = source.frames / self.config.execution.frames_per_second / 60  # minutes
+            shards = self._shards(work)
             yield Run(
                 id=run_id,
                 dataset=source,
@@ -195,16 +220,21 @@ class Study:
                 notes=tuple(settings.notes()),
                 checkpoint=checkpoint_source(self.config, line.tracker, kind, checkpoint),
                 device=self.config.execution.device if kind.uses_gpu else "cpu",
-                shards=self._shards(source),
+                shards=shards,
+                minutes=work / shards,
                 folder=f"{self.config.paths.results}/{source.id}/{run_id}",
                 code=code,
             )
 
-    def _shards(self, source: DatasetSource) -> int:
+    def _shards(self, work: float) -> int:
+        """Jobs for this many minutes of work. Never from the number of GPUs or from earlier records.
+
+        Those differ between two plannings of one study, and the jobs that Snakemake starts must plan as it did.
+        """
         execution = self.config.execution
         if execution.shards != "auto":
             return execution.shards
-        return max(1, math.ceil(source.frames / execution.frames_per_shard))
+        return min(max(1, math.ceil(work / execution.minutes_per_job)), MOST_SHARDS)
 
     def _dataset_source(self, name: str) -> DatasetSource:
         if name not in self._datasets:
@@ -222,6 +252,19 @@ def load_study(data: Mapping[str, Any], source: str = "config.yaml") -> Study:
         VosflowError: what is wrong with the config, or which files that it names are missing.
     """
     return Study(parse_config(data, source))
+
+
+def _check_devices(runs: Iterable[Run]) -> None:
+    """Refuse runs of one name that need a GPU on one dataset and none on another: rules know runs by their names."""
+    gpus: dict[str, int] = {}
+    for run in runs:
+        if gpus.setdefault(run.id, run.gpus) != run.gpus:
+            raise VosflowError(
+                f"two runs called {run.id} compute on different devices",
+                path="runs",
+                expected="runs of one name to be of one tracker",
+                remedy="give them different names (`name:`)",
+            )
 
 
 def _run_id(line: RunConfig, checkpoint: str | None, swept: Mapping[str, Any]) -> str:

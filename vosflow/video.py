@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from vosflow.ahead import ahead
 from vosflow.errors import VosflowError
 from vosflow.manifest import Manifest, Prompt, VideoEntry
 from vosflow.masks import DAVIS_PALETTE, read_label_map
+
+FRAMES_AHEAD = 4
 
 
 class Video:
@@ -20,6 +25,7 @@ class Video:
         frame_names: names of all frames in temporal order.
         layout: the output layout ("label_maps" or "per_object").
         late_objects: objects may appear after the first frame, each with its own prompt.
+        remarks: what the tracker had to say of this video, see `remark`.
     """
 
     def __init__(self, entry: VideoEntry, root: str | Path, *, layout: str, late_objects: bool) -> None:
@@ -33,6 +39,7 @@ class Video:
         self.frame_names = entry.frames.names
         self.layout = layout
         self.late_objects = late_objects
+        self.remarks: list[str] = []
 
     @classmethod
     def of(cls, manifest: Manifest, name: str) -> Video:
@@ -41,6 +48,10 @@ class Video:
 
     def __len__(self) -> int:
         return len(self.frame_names)
+
+    def remark(self, text: str) -> None:
+        """Have `text` kept in the video's record: for a tracker that had to do otherwise than its settings say."""
+        self.remarks.append(text)
 
     def frame_path(self, index: int) -> Path:
         """File of frame number `index`."""
@@ -78,6 +89,12 @@ class Video:
                 remedy="restore the original frames; do not mix resolutions in one video",
             )
         return frame
+
+    def frames(self, start: int) -> Iterator[tuple[int, np.ndarray]]:
+        """(index, frame as of `read_frame`) of all frames from number `start` on, read ahead in a thread."""
+        indices = range(start, len(self))
+        with contextlib.closing(ahead(self.read_frame, indices, depth=FRAMES_AHEAD)) as frames:
+            yield from zip(indices, frames, strict=True)
 
     def read_prompt(self, prompt: Prompt) -> np.ndarray:
         """The mask of `prompt`, bool [H, W].

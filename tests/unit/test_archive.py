@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from vosflow.datasets.archive import extract_archive
-from vosflow.datasets.fetch import file_digests
+from vosflow.digest import file_digest
 from vosflow.errors import VosflowError
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -67,7 +67,7 @@ def test_extracts_and_marks(tmp_path, kind):
     extracted = extract(archive, folder)
     assert content(folder) == FILES
     marker = json.loads((tmp_path / "deep" / "data.json").read_text())
-    assert marker == {"archive": archive.name, "sha256": file_digests(archive)[0], "files": 2, "bytes": 254}
+    assert marker == {"archive": archive.name, "sha256": file_digest(archive), "files": 2, "bytes": 254}
     assert extracted.files == 2
 
 
@@ -224,7 +224,7 @@ def test_killed_extraction_leaves_nothing_under_the_name(tmp_path):
     archive, folder = make_zip(tmp_path / "data.zip", FILES), tmp_path / "data"
     code = (  # killed at the last moment: all is extracted, nothing renamed
         "import os, sys; from vosflow.datasets import archive;"
-        "archive._replace = lambda *paths: os.kill(os.getpid(), 9);"
+        "archive.replace_folder = lambda *paths: os.kill(os.getpid(), 9);"
         "archive.extract_archive(*sys.argv[1:])"
     )
     command = [sys.executable, "-c", code, archive, folder, tmp_path / "data.json"]

@@ -160,14 +160,22 @@ def test_masks_of_other_settings_make_a_record_false(toy):
     assert withdraw_false_records(folder, [path]) == ["b"]
 
 
-def test_two_processes_never_write_one_video(toy, tmp_path):
+def test_a_video_that_another_job_is_tracking_is_waited_for(toy, tmp_path, capfd):
+    manifest, folder = toy
+    save_manifest(manifest, tmp_path / "manifest.json")
+    job = start_slow_job(tmp_path, folder, pause=0.05)
+    wait_for(folder, ".*.writing.b/00001.png", job)
+    track_videos(Method.of("tests.unit.test_engine:ToyTracker", {"shift": 1}), manifest, ["b"], folder)
+    assert "another job is tracking video b, waiting" in capfd.readouterr().err
+    assert ToyTracker.tracked == [], "the other job finished it"
+    job.wait()
+
+
+def test_a_killed_process_leaves_no_lock(toy, tmp_path):
     manifest, folder = toy
     save_manifest(manifest, tmp_path / "manifest.json")
     job = start_slow_job(tmp_path, folder, pause=0.2)
     wait_for(folder, ".*.writing.b/00001.png", job)
-    with pytest.raises(VosflowError, match="another job is tracking video b"):
-        track_videos(Method.of(TOY), manifest, ["b"], folder)
-    assert ToyTracker.tracked == []
     job.send_signal(signal.SIGKILL)
     job.wait()
     track_videos(Method.of(TOY), manifest, ["b"], folder)

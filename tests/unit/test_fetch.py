@@ -2,91 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
 import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
 
 import gdown
 import pytest
 
+from tests.unit.loopback import DATA, MD5, OTHER, SHA256, Server
 from vosflow.catalog import CheckpointEntry, DriveSource, FileSource, HttpSource, HubSource
 from vosflow.datasets import fetch
+from vosflow.datasets.expected import Expected
 from vosflow.datasets.fetch import fetch_catalog_file, fetch_file, hub_url
 from vosflow.errors import VosflowError
-
-DATA = bytes(range(256)) * 1_000
-SHA256, MD5 = hashlib.sha256(DATA).hexdigest(), hashlib.md5(DATA).hexdigest()
-OTHER = DATA[::-1]
-
-
-class Server:
-    """Serves `data` under any path; how well is told by the attributes."""
-
-    def __init__(self) -> None:
-        self.data = DATA
-        self.ranges = True  # answer to Range headers
-        self.etag: str | None = '"one"'
-        self.cuts: list[int] = []  # close the connection after so many bytes, once for each
-        self.statuses: list[int] = []  # answer with these first
-        self.always: int | None = None
-        self.content_type = "application/octet-stream"
-        self.announce_length = True
-        self.requests: list[str | None] = []  # the Range header of each
-        server = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                server.answer(self)
-
-            def log_message(self, *arguments) -> None:
-                pass
-
-        self._http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self._http.server_port}/file"
-        threading.Thread(target=self._http.serve_forever, args=(0.01,), daemon=True).start()
-
-    def close(self) -> None:
-        self._http.shutdown()
-        self._http.server_close()
-
-    def answer(self, handler: BaseHTTPRequestHandler) -> None:
-        wanted = handler.headers.get("Range")
-        self.requests.append(wanted)
-        status = self.statuses.pop(0) if self.statuses else self.always
-        if status:
-            handler.send_response(status)
-            handler.send_header("Content-Length", "0")
-            handler.end_headers()
-            return
-        start = 0
-        if wanted and self.ranges and handler.headers.get("If-Range") in (None, self.etag):
-            start = int(wanted.removeprefix("bytes=").removesuffix("-"))
-            if start >= len(self.data):
-                handler.send_response(416)
-                handler.send_header("Content-Range", f"bytes */{len(self.data)}")
-                handler.send_header("Content-Length", "0")
-                handler.end_headers()
-                return
-            handler.send_response(206)
-            handler.send_header("Content-Range", f"bytes {start}-{len(self.data) - 1}/{len(self.data)}")
-        else:
-            handler.send_response(200)
-        if self.etag:
-            handler.send_header("ETag", self.etag)
-        handler.send_header("Content-Type", self.content_type)
-        if self.announce_length:
-            handler.send_header("Content-Length", str(len(self.data) - start))
-        handler.end_headers()
-        body = self.data[start:]
-        if self.cuts:
-            body = body[: self.cuts.pop(0)]
-        with contextlib.suppress(ConnectionError):
-            handler.wfile.write(body)
 
 
 @pytest.fixture
@@ -100,9 +31,10 @@ def server():
 def get(tmp_path):
     """Fetch to {tmp_path}/downloads/file.bin without pauses; `said` collects the progress lines."""
 
-    def get(*sources, **options):
+    def get(*sources, **known):
         sources = [HttpSource(kind="http", url=source) if isinstance(source, str) else source for source in sources]
-        return fetch_file(sources, get.path, locks=tmp_path / "locks", backoff=0, say=get.said.append, **options)
+        options = {"locks": tmp_path / "locks", "backoff": 0, "say": get.said.append}
+        return fetch_file(sources, get.path, expected=Expected(**known), **options)
 
     get.path = tmp_path / "downloads" / "file.bin"
     get.lock = tmp_path / "locks" / "file.bin.json"
@@ -335,7 +267,7 @@ def test_catalog_entry(tmp_path, server):
         sha256=SHA256,
         evidence="publisher",
         source="its README",
-        tracker="sam2",
+        network="sam2",
         config="c",
         licence="l",
     )
@@ -412,7 +344,7 @@ def test_two_drive_files_do_not_share_an_unfinished_download(get, monkeypatch):
     calls = drive(monkeypatch, refuse(gdown.exceptions.DownloadError("gone")))
     with pytest.raises(VosflowError):
         get(DRIVE, DriveSource(kind="gdrive", id="def"))
-    assert Path(calls[0]["output"]).parent != Path(calls[1]["output"]).parent
+    assert len({Path(call["output"]).parent for call in calls}) == 2
 
 
 def test_drive_quota_is_recognised(get, monkeypatch, server):

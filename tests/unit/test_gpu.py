@@ -110,6 +110,57 @@ def test_index_and_uuid_of_a_gpu_are_one_lock(monkeypatch, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["vosflow-gpu-GPU-a.lock"]
 
 
+def test_without_uuids_a_number_counts_within_one_slurm_job(two_gpus, monkeypatch, tmp_path):
+    """Slurm may show each job its own GPU as number 0: they must not wait for each other; local jobs in one must."""
+    for job in ("11", "12"):
+        monkeypatch.setenv("SLURM_JOB_ID", job)
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+        with gpu.lease_device("cuda", folder=tmp_path):
+            pass
+    assert {path.name for path in tmp_path.iterdir()} == {"vosflow-gpu-11-0.lock", "vosflow-gpu-12-0.lock"}
+    monkeypatch.setattr(gpu, "_installed_gpus", lambda: [("0", "GPU-a")])
+    with gpu.lease_device("cuda", folder=tmp_path):
+        assert (tmp_path / "vosflow-gpu-GPU-a.lock").exists()
+
+
+STRESS = """
+import os, random, signal, sys, time
+from pathlib import Path
+from vosflow import gpu
+
+gpu._installed_gpus = list
+folder, worker, rounds = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
+dice = random.Random(worker)
+for number in range(rounds):
+    child = os.fork()  # so that a crash ends one round, not the worker
+    if child == 0:
+        with gpu.lease_device("cuda", folder=folder, poll_seconds=0.002):
+            held = folder / f"held-{os.environ['CUDA_VISIBLE_DEVICES']}"
+            try:
+                os.close(os.open(held, os.O_CREAT | os.O_EXCL))  # fails if there is another holder
+            except FileExistsError:
+                (folder / f"shared-{worker}-{number}").touch()
+            time.sleep(dice.random() * 0.004)
+            held.unlink(missing_ok=True)
+            if dice.random() < 0.3:
+                os.kill(os.getpid(), signal.SIGKILL)  # with the lease in hand
+        os._exit(0)
+    os.waitpid(child, 0)
+    dice.random(), dice.random()
+    (folder / f"round-{worker}-{number}").touch()
+"""
+
+
+def test_leases_survive_200_rounds_of_8_processes_and_crashes(two_gpus, tmp_path):
+    workers = [
+        subprocess.Popen([sys.executable, "-c", STRESS, str(tmp_path), str(worker), "25"], cwd=HOUSE)
+        for worker in range(8)
+    ]
+    assert [worker.wait(120) for worker in workers] == [0] * 8, "a lease was lost"
+    assert len(list(tmp_path.glob("round-*"))) == 200
+    assert not list(tmp_path.glob("shared-*")), "a device had two holders"
+
+
 def test_threads_are_limited_before_torch(monkeypatch):
     monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
     monkeypatch.setenv("OMP_NUM_THREADS", "8")

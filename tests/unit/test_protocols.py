@@ -26,7 +26,9 @@ from vosflow.errors import VosflowError
 from vosflow.evaluation.annotations import annotated_folder, read_video_list
 from vosflow.evaluation.protocols import BUILT_IN, load_protocol
 from vosflow.evaluation.protocols.base import Protocol
-from vosflow.evaluation.run import evaluate, evaluate_run
+from vosflow.evaluation.predictions import Predictions
+from vosflow.evaluation.protocols.davis import Davis2017
+from vosflow.evaluation.run import Evaluation, evaluate, evaluate_run
 from vosflow.evaluation.scores import (
     GLOBAL_COLUMNS,
     Score,
@@ -77,10 +79,13 @@ def score(
     folder: Path, clips: dict[str, Clip], protocol: str = "davis2017", workers: int = 1
 ) -> tuple[list[Score], Summary]:
     annotations, predictions = write_clips(folder, clips)
+    result = evaluate_folders(annotations, predictions, protocol, workers=workers)
+    return result.scores, result.summary
+
+
+def evaluate_folders(annotations: Path, predictions: Path, protocol: str = "davis2017", **options) -> Evaluation:
     manifest = annotated_folder(annotations, protocol=protocol)
-    rules = load_protocol(protocol)
-    scores = evaluate(manifest, predictions, rules, workers=workers)
-    return scores, rules.summarize(scores)
+    return evaluate(manifest, Predictions(predictions), load_protocol(protocol), **options)
 
 
 def same_frame(frames: int, truth: np.ndarray, guess: np.ndarray) -> Clip:
@@ -102,7 +107,7 @@ def test_first_and_last_frame_do_not_count_and_their_predictions_need_not_exist(
     annotations, predictions = write_clips(tmp_path, {"v": same_frame(5, paint((1, disc(50, 50, 20))), paint())})
     for name in ("00000", "00004"):
         (predictions / "v" / f"{name}.png").unlink()
-    scores = evaluate(annotated_folder(annotations, protocol="davis2017"), predictions, load_protocol("davis2017"))
+    scores = evaluate_folders(annotations, predictions).scores
     assert [s.frame for s in scores] == ["00001", "00002", "00003"]
 
 
@@ -174,7 +179,7 @@ def test_manifests_that_do_not_fit_are_refused(tmp_path: Path, change: dict) -> 
     annotations, predictions = write_clips(tmp_path, {"short": davis2017_clips()["short"]})
     manifest = dataclasses.replace(annotated_folder(annotations, protocol="davis2017"), **change)
     with pytest.raises(VosflowError, match="protocol davis2017 cannot score"):
-        evaluate(manifest, predictions, load_protocol("davis2017"))
+        evaluate(manifest, Predictions(predictions), load_protocol("davis2017"))
 
 
 def test_two_frames_are_too_few(tmp_path: Path) -> None:
@@ -338,15 +343,14 @@ def test_missing_score_files_are_named(tmp_path: Path, read) -> None:
 
 def test_workers_do_not_change_the_rows(tmp_path: Path) -> None:
     annotations, predictions = write_clips(tmp_path, davis2017_clips())
-    manifest = annotated_folder(annotations, protocol="davis2017")
     finished = []
-    alone = evaluate(manifest, predictions, load_protocol("davis2017"))
-    pooled = evaluate(
-        manifest, predictions, load_protocol("davis2017"), workers=2, progress=lambda *report: finished.append(report)
-    )
+    alone = evaluate_folders(annotations, predictions).scores
+    pooled = evaluate_folders(
+        annotations, predictions, workers=2, progress=lambda *report: finished.append(report)
+    ).scores
     assert pooled == alone
     assert [row.video for row in alone] == sorted(row.video for row in alone)
-    assert sorted(video for video, _, _ in finished) == sorted(v.name for v in manifest.videos)
+    assert sorted(video for video, _, _ in finished) == sorted(davis2017_clips())
     assert [(done, total) for _, done, total in finished] == [(i + 1, 6) for i in range(6)]
 
 
@@ -354,24 +358,22 @@ def test_an_error_in_a_worker_arrives_whole(tmp_path: Path) -> None:
     annotations, predictions = write_clips(tmp_path, davis2017_clips())
     save_label_map(predictions / "gap" / "00002.png", np.full((HEIGHT, WIDTH), 77, np.uint8))
     with pytest.raises(VosflowError) as error:
-        evaluate(
-            annotated_folder(annotations, protocol="davis2017"), predictions, load_protocol("davis2017"), workers=2
-        )
+        evaluate_folders(annotations, predictions, workers=2)
     assert error.value.path.endswith("gap/00002.png")
     assert "77" in error.value.problem
     assert "ids up to 3" in error.value.expected
     assert error.value.remedy
 
 
-class Exploding(type(load_protocol("davis2017"))):
+class Exploding(Davis2017):
     """A protocol with a fault of its own."""
 
-    def score_video(self, video, root, predictions):
+    def scorer(self, video, root):
         if video.name == "gap":
             raise Unpicklable("boom", 1)
         if video.name == "void":
             os._exit(1)
-        return super().score_video(video, root, predictions)
+        return super().scorer(video, root)
 
 
 class Unpicklable(Exception):
@@ -385,7 +387,9 @@ def test_faults_and_deaths_of_workers_are_told(tmp_path: Path, video: str, messa
     clips = davis2017_clips()
     annotations, predictions = write_clips(tmp_path, {name: clips[name] for name in ("short", "late", video)})
     with pytest.raises(VosflowError, match=message) as error:
-        evaluate(annotated_folder(annotations, protocol="davis2017"), predictions, Exploding(), workers=2)
+        evaluate(
+            annotated_folder(annotations, protocol="davis2017"), Predictions(predictions), Exploding(), workers=2
+        )
     if video == "gap":
         assert "Unpicklable: boom" in error.value.problem
     with pytest.raises(TypeError):
@@ -397,7 +401,7 @@ def test_files_are_looked_for_before_any_is_read(tmp_path: Path) -> None:
     (predictions / "extreme" / "00001.png").write_bytes(b"not a PNG")
     (predictions / "void" / "00003.png").unlink()
     with pytest.raises(VosflowError, match="void lacks 1 of 3 scored frames"):
-        evaluate(annotated_folder(annotations, protocol="davis2017"), predictions, load_protocol("davis2017"))
+        evaluate_folders(annotations, predictions)
 
 
 def test_missing_ground_truth_is_named(tmp_path: Path) -> None:
@@ -405,7 +409,7 @@ def test_missing_ground_truth_is_named(tmp_path: Path) -> None:
     manifest = annotated_folder(annotations, protocol="davis2017")
     (annotations / "void" / "00004.png").unlink()
     with pytest.raises(VosflowError, match="ground truth of video void lacks 1 of 5") as error:
-        evaluate(manifest, predictions, load_protocol("davis2017"))
+        evaluate(manifest, Predictions(predictions), load_protocol("davis2017"))
     assert error.value.path.endswith("void/00004.png")
 
 
@@ -413,7 +417,7 @@ def test_ground_truth_of_another_size_is_named(tmp_path: Path) -> None:
     annotations, predictions = write_clips(tmp_path, davis2017_clips())
     Image.fromarray(np.ones((60, 150), np.uint8)).save(annotations / "void" / "00002.png")
     with pytest.raises(VosflowError, match="ground truth is 150x60") as error:
-        evaluate(annotated_folder(annotations, protocol="davis2017"), predictions, load_protocol("davis2017"))
+        evaluate_folders(annotations, predictions)
     assert error.value.path.endswith("Annotations/480p/void/00002.png")
 
 

@@ -173,6 +173,7 @@ def make_run(
         "manifest": str(folder.parent / "manifest.json"),
         "folder": str(folder),
         "scored": scored,
+        "protocol": manifest.protocol,
         "notes": notes or [],
         "videos": videos,
         "totals": {
@@ -333,7 +334,8 @@ def test_settings_are_those_that_differ_and_those_that_are_swept(study):
 
 
 def published_row(**changes) -> PublishedRow:
-    row = {"method": "SAM 2", "checkpoint": "sam2_demo", "dataset": "demo", "split": "val", "metric": "J&F"}
+    row = {"method": "SAM 2", "tracker": "sam2", "checkpoint": "sam2_demo", "dataset": "demo", "split": "val"}
+    row |= {"metric": "J&F"}
     return PublishedRow(**{**row, "value": 90.5, "source": "a paper <Table 4>", "note": "", **changes})
 
 
@@ -355,14 +357,80 @@ def test_published_numbers_join_runs_at_default_settings(study, tmp_path, as_lar
     assert f"{100 * float(row['J&F']):.2f}" in text
 
 
-@pytest.mark.parametrize("changes", [{"checkpoint": "sam2_large"}, {"dataset": "davis2017"}, {"split": "train"}])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"checkpoint": "sam2_large"},
+        {"dataset": "davis2017"},
+        {"split": "train"},
+        {"tracker": "sam2long"},
+        {"metric": "G"},
+    ],
+)
 def test_published_numbers_of_something_else_do_not_join(study, changes, as_large_as_the_catalog_says):
     assert not any(published.compare(run, [published_row(**changes)]) for run in results.load_runs(study))
 
 
-def test_published_numbers_do_not_join_a_part_of_the_videos(study, monkeypatch):
+def why_not(study, name: str = "sam2_demo@num_maskmem=7", **changes) -> tuple[str, ...]:
+    """The reasons why the run of that name is not comparable with a published row."""
+    (run,) = (run for run in results.load_runs(study) if run.key == ("demo/val", name))
+    (comparison,) = published.compare(run, [published_row(**changes)])
+    assert (comparison.difference is None) == bool(comparison.reasons) == (comparison.within_tolerance is None)
+    return comparison.reasons
+
+
+def test_published_numbers_are_compared_with_all_of_the_videos(study, monkeypatch):
     monkeypatch.setattr(published, "find_split", lambda dataset, split: SimpleNamespace(videos=30))
-    assert not any(published.compare(run, [published_row()]) for run in results.load_runs(study))
+    assert why_not(study) == ("4 of 30 videos",)
+
+
+@pytest.mark.parametrize(
+    "name, changes, reasons",
+    [
+        ("sam2_demo@num_maskmem=7", {}, ()),
+        ("sam2_demo@num_maskmem=1", {}, ("other settings: num_maskmem=1",)),
+        ("sam2_demo@num_maskmem=1", {"settings": {"num_maskmem": 1}}, ()),
+        ("sam2_demo@num_maskmem=7", {"settings": {"num_maskmem": 1}}, ("other settings: num_maskmem=default",)),
+        ("sam2_demo@num_maskmem=7", {"evaluator": "davis2017"}, ()),
+        (
+            "sam2_demo@num_maskmem=7",
+            {"evaluator": "server"},
+            ("scored by the publisher's server, here by the rules of davis2017",),
+        ),
+        ("sam2_demo@num_maskmem=7", {"not_comparable": "other weights"}, ("other weights",)),
+    ],
+)
+def test_why_published_numbers_are_not_comparable(study, name, changes, reasons, as_large_as_the_catalog_says):
+    assert why_not(study, name, **changes) == reasons
+
+
+def test_tolerance(study, as_large_as_the_catalog_says):
+    (run,) = (run for run in results.load_runs(study) if run.key == ("demo/val", "sam2_demo@num_maskmem=7"))
+    score = 100 * run.scores["J&F-Mean"]
+    for value, within in ((score, True), (score - 0.5, True), (score - 0.52, False)):
+        (comparison,) = published.compare(run, [published_row(value=value)])
+        assert comparison.within_tolerance is within
+
+
+def test_what_is_not_comparable_is_told_and_not_counted(study, tmp_path, as_large_as_the_catalog_says):
+    summary, text = write_study(study, tmp_path / "out", published=(published_row(not_comparable="other weights"),))
+    rows = [row for row in read_rows(summary) if row["not_comparable"]]
+    assert rows and all(row["published"] == row["difference"] == "" for row in rows)
+    assert rows[-1]["not_comparable"].startswith("90.5 published for SAM 2: other weights")
+    assert "Published, but not comparable" in text and "<h2>Published and reproduced" in text
+    assert "other weights" in (tmp_path / "out/summary.md").read_text()
+
+
+def test_agreement_is_labelled_and_never_compared(study, tmp_path, as_large_as_the_catalog_says):
+    """MOSE's sample submission is somebody's prediction: what agrees with it has reproduced nothing."""
+    runs = results.load_runs(study)
+    changed = [replace(run, description={**run.description, "agreement_with": "the sample submission"}) for run in runs]
+    assert not any(published.compare(run, [published_row()]) for run in changed)
+    rows = tables.summary_rows(changed, (published_row(),))
+    assert {row["compared_with"] for row in rows} == {"agreement with the sample submission", ""}
+    assert "agreement with the sample submission" in tables.markdown(rows)
+    assert "agreement" not in tables.markdown(tables.summary_rows(runs, ()))
+    assert all(row["published"] == row["not_comparable"] == "" for row in rows)
 
 
 def test_the_page_loads_nothing_and_is_well_formed(study, tmp_path):

@@ -96,8 +96,10 @@ def test_a_value_added_to_a_list_adds_one_run(weights):
 
 
 def test_shards_follow_the_work():
-    study = plan({"dataset": "davis2017/val", "tracker": "flow"}, execution={"shards": "auto", "frames_per_shard": 500})
-    assert study.runs[0].shards == 4  # 1999 frames
+    line = {"dataset": "davis2017/val", "tracker": "flow"}  # 1999 frames
+    study = plan(line, execution={"shards": "auto", "minutes_per_job": 1, "frames_per_second": 10})
+    assert study.runs[0].shards == 4
+    assert plan(line).runs[0].shards == 1
     assert study.runs[0].shard_records[0].startswith("results/davis2017-val/flow/shards/1-of-4-")
     assert plan({"dataset": "davis2017/val", "tracker": "flow"}, execution={"shards": 7}).runs[0].shards == 7
 
@@ -261,6 +263,8 @@ def test_an_overwritten_file_of_ones_own_is_noticed(tmp_path):
         ({"protocol": "davis2017"}, "no `annotations`"),
         ({"protocol": "davis2017", "annotations": "masks", "late_objects": True}, "may appear later"),
         ({"protocol": "davis2017", "annotations": "masks", "per_obj_png_file": True}, "one file per object"),
+        ({"protocol": "sav", "annotations": "masks"}, "say per_obj_png_file"),
+        ({"protocol": "lvos", "annotations": "masks", "late_objects": True}, "meta file of the publisher"),
         ({"protocol": "davis2017", "annotations": "masks", "binary": True}, "davis2016"),
         ({"protocol": "davis2071", "annotations": "masks"}, "did you mean 'davis2017'"),
         ({"annotations": "masks"}, "no `protocol`"),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import difflib
+import json
 import os
 from collections.abc import Iterable
 from functools import cache
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from vosflow.errors import VosflowError
 
@@ -22,14 +23,40 @@ FOLDER = Path(__file__).parent
 
 Evidence = Literal[
     "publisher",  # stated by the publisher of the file
+    "publisher_tree",  # the id of the file in its publisher's git repository at a named commit
     "third_party_corroborated",  # the same value in several independent public repositories
     "third_party_recorded",  # recorded by someone who downloaded the file; few sources
     "made_here",  # the file is made by this repository
     "unknown",  # not found: the first download records what it saw (see vosflow.datasets.fetch)
 ]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Sha256Prefix = Annotated[str, Field(pattern=r"^[0-9a-f]{8,63}$")]
 Md5 = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
+Sha1 = Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")]
 FileName = Annotated[str, Field(pattern=r"^[^/\\]+$")]
+ListRole = Literal["videos", "unseen", "meta"]
+
+Network = Literal[
+    "sam2",
+    "sam",
+    "hq_sam",
+    "light_hq_sam",
+    "mobile_sam",
+    "rde",
+    "pips",
+    "pips_plus_plus",
+    "cotracker",
+    "cotracker2",
+    "cotracker3",
+    "tapir",
+    "tapnet",
+    "raft",
+    "superglue",
+    "superpoint",
+    "resnet18",
+    "resnet50",
+]
+"""Which network weights are for: a whole tracker (sam2, rde), or a part of one (a SAM, a point tracker, a backbone)."""
 
 
 def _clean_path(path: str) -> str:
@@ -60,6 +87,14 @@ class DriveSource(_Entry):
     id: str
 
 
+class DriveFolderSource(_Entry):
+    """A file in a public folder of Google Drive, whose own id nobody published: it is found by its name."""
+
+    kind: Literal["gdrive_folder"]
+    id: str
+    file: FileName
+
+
 class HubSource(_Entry):
     """A file of a Hugging Face repository."""
 
@@ -77,13 +112,15 @@ class FileSource(_Entry):
     path: str
 
 
-Source = Annotated[HttpSource | DriveSource | HubSource | FileSource, Field(discriminator="kind")]
+Source = Annotated[HttpSource | DriveSource | DriveFolderSource | HubSource | FileSource, Field(discriminator="kind")]
 
 
 class RemoteFile(_Entry):
     """A file to fetch: the name it gets here (unique in the catalog), where from, and how to know that it is right.
 
-    `published_as` is its publisher's name for it, where that differs.
+    `published_as` is its publisher's name for it, where that differs. `git_blob_sha1` is the id of the file in a git
+    repository; `sha256_prefix` the first digits of its sha256, which some publishers put into the file's name.
+    `about_mb` is its size as someone rounded it: shown, never compared.
     `source` says where the facts are from, `evidence` how good they are.
     """
 
@@ -91,55 +128,76 @@ class RemoteFile(_Entry):
     published_as: FileName | None = None
     sources: tuple[Source, ...] = ()
     size_bytes: Annotated[int, Field(gt=0)] | None = None
+    about_mb: Annotated[float, Field(gt=0)] | None = None
     sha256: Sha256 | None = None
+    sha256_prefix: Sha256Prefix | None = None
     md5: Md5 | None = None
+    git_blob_sha1: Sha1 | None = None
     evidence: Evidence
     source: str
     quirks: tuple[str, ...] = ()
 
+    @property
+    def hashed_by(self) -> tuple[str, ...]:
+        """The hashes that identify the file; if there is none, the first download is recorded and decides."""
+        return tuple(name for name in ("sha256", "md5", "git_blob_sha1") if getattr(self, name) is not None)
+
 
 class Archive(RemoteFile):
-    """A file of a dataset; `extract` says whether it is an archive (or a list, used as it is)."""
+    """A file of a dataset; `extract` says whether it is an archive (or a list, used as it is).
+
+    `holds` are a few files or folders inside it that tell it from others: what someone gives us is recognised by them.
+    """
 
     extract: bool = True
+    holds: tuple[str, ...] = ()
 
 
 class Split(_Entry):
     """One split of a dataset.
 
     `adapter` is a module of `vosflow.datasets`. `archives` are the ids it needs; `folder` is where the adapter's files
-    begin inside the archive (see `Dataset.root`); `video_list` is the id of an archive that is not
-    extracted but names the videos. Counts are null where they are unknown.
+    begin inside the archive (see `Dataset.root`). `lists` are ids of files that are used as they are, by their role:
+    `videos` names the videos, `unseen` those of categories that no training set has, `meta` tells more of objects;
+    those in `optional_lists` may be missing where a user gives a folder. Counts are null where they are unknown.
+    `has_ground_truth` says that runs are scored by `protocol`; `agreement_with` names what they are compared with
+    where that is no ground truth, so that no score may be called one.
     """
 
     adapter: str
     archives: tuple[str, ...] = ()
     folder: str = ""
-    video_list: str | None = None
+    lists: dict[ListRole, str] = {}
+    optional_lists: tuple[ListRole, ...] = ()
     protocol: str | None = None
     has_ground_truth: bool
-    layout: Literal["label_maps", "per_object"] = "label_maps"
+    agreement_with: str | None = None
+    layout: Literal["label_maps", "per_object", "instances"] = "label_maps"
     late_objects: bool = False
+    fps: Annotated[float, Field(gt=0)] | None = None
     videos: int | None = None
     frames: int | None = None
     objects: int | None = None
     source: str
+    notes: tuple[str, ...] = ()
 
 
 class Dataset(_Entry):
-    """A dataset: who may have it, on which terms, its archives and its splits."""
+    """A dataset: who may have it, on which terms, its archives and its splits; `register_at` is where to ask for it."""
 
     name: str
     access: Literal["open", "registration", "login", "made_here"]
+    register_at: str | None = None
     licence: str
+    terms: str | None = None
     notes: tuple[str, ...] = ()
     archives: dict[str, Archive] = {}
-    splits: dict[str, Split]
+    splits: dict[str, Split] = {}
 
     @model_validator(mode="after")
     def _archives_exist(self) -> Dataset:
         for name, split in self.splits.items():
-            used = (*split.archives, *([split.video_list] if split.video_list else []))
+            used = (*split.archives, *split.lists.values())
             for archive in used:
                 if archive not in self.archives:
                     raise ValueError(f"split {name} uses archive {archive}, which is not among the archives")
@@ -154,22 +212,37 @@ class Dataset(_Entry):
         return Path(folder, *(facts.archives if len(facts.archives) == 1 else ()), facts.folder)
 
 
-class CheckpointEntry(RemoteFile):
-    """Weights of a tracker; `config` is the network that belongs to them.
+class Package(RemoteFile):
+    """An archive in which weights are published; `member` is their path in it."""
 
-    Weights that are part of this repository have a `path` (relative to its root) and no sources.
+    member: str
+
+
+class CheckpointEntry(RemoteFile):
+    """Weights: of which network, and which configuration of it (for SAM 2, a file of the sam2 package).
+
+    They have `sources`; or are published in an archive, `package`; or, part of this repository, have a `path`
+    (relative to its root). A `pickled` file may run code when it is read as its authors read it: it is converted to
+    `{stem}.safetensors` when it is fetched, and only that is read (see `vosflow.datasets.convert`).
     """
 
-    tracker: str
-    config: str
+    network: Network
+    config: str | None = None
     licence: str
     path: str | None = None
+    package: Package | None = None
+    pickled: bool = False
 
     @model_validator(mode="after")
     def _one_origin(self) -> CheckpointEntry:
-        if (self.path is None) == (not self.sources):
-            raise ValueError("give either `sources` or, for a file of this repository, `path`")
+        if [bool(self.sources), self.path is not None, self.package is not None].count(True) != 1:
+            raise ValueError("give one of `sources`, `package` and, for a file of this repository, `path`")
         return self
+
+    @property
+    def weights_file(self) -> str:
+        """Name of the file that trackers read."""
+        return f"{Path(self.file).stem}.safetensors" if self.pickled else self.file
 
 
 class FolderDataset(_Entry):
@@ -189,17 +262,38 @@ class FolderDataset(_Entry):
     fps: Annotated[float, Field(gt=0)] | None = Field(None, description="Frames per second of the videos.")
 
 
+def _read_settings(value: object) -> object:
+    return json.loads(value or "{}") if isinstance(value, str) else value
+
+
 class PublishedRow(_Entry):
-    """One published number, in percent. `checkpoint` is empty where the weights are not public or not named."""
+    """One published number: in percent, except frames per second (FPS).
+
+    `tracker` and `checkpoint` are those that give it here; empty where there are none, or nobody says which. `settings`
+    differ from the tracker's defaults. `evaluator` is a protocol, "server", "unknown", or empty where all evaluators
+    agree. `not_comparable` says why nothing here can reproduce it although all that seems equal.
+    """
 
     method: str
+    variant: str = ""
+    tracker: str = ""
     checkpoint: str
+    settings: Annotated[dict[str, float | int | str | bool], BeforeValidator(_read_settings)] = {}
     dataset: str
     split: str
-    metric: Literal["J&F", "J", "F"]
-    value: Annotated[float, Field(ge=0, le=100)]
+    evaluator: str = ""
+    metric: Literal["J&F", "J", "F", "G", "J&F-dot", "J-seen", "F-seen", "J-unseen", "F-unseen", "AR100", "AP", "FPS"]
+    value: Annotated[float, Field(ge=0)]
+    hardware: str = ""
     source: Annotated[str, Field(min_length=1)]
-    note: str
+    not_comparable: str = ""
+    note: str = ""
+
+    @model_validator(mode="after")
+    def _is_percent(self) -> PublishedRow:
+        if self.metric != "FPS" and self.value > 100:
+            raise ValueError(f"{self.metric} is in percent, and {self.value} is above 100")
+        return self
 
 
 @cache

@@ -8,9 +8,10 @@ from __future__ import annotations
 import hashlib
 import importlib
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
@@ -19,20 +20,54 @@ from vosflow.digest import file_digest
 from vosflow.errors import VosflowError
 from vosflow.manifest import ImageFolder, Manifest, Prompt
 
+if TYPE_CHECKING:
+    from vosflow.datasets.videos import Plan
 
-def build_manifest(dataset: str, split: str, root: str | Path, *, video_list: str | Path | None = None) -> Manifest:
+SHOWN = 20  # notes on single videos in a manifest
+
+
+def build_manifest(
+    dataset: str, split: str, root: str | Path, *, lists: Mapping[str, str | Path] | None = None
+) -> Manifest:
     """The manifest of a dataset split of the catalog.
 
     Args:
         dataset, split: as in the catalog.
         root: the folder that its adapter reads, for instance the `DAVIS` folder of the DAVIS 2017 archive.
-        video_list: the file that names the videos where the publisher ships it apart from the archive (MOSE).
+        lists: files that the publisher ships apart from the archives, by role (`vosflow.catalog.Split.lists`).
 
-    Counts that differ from the catalog's become a note of the manifest and a warning on stderr.
+    Counts that differ from the catalog's, and what else a reader must know, become notes of the manifest, also told
+    on stderr.
 
     Raises:
         VosflowError: unknown dataset or split, or files that are missing, damaged or contradict each other.
     """
+    facts = find_split(dataset, split)
+    plan = plan_split(dataset, split, root, lists=lists)
+    from vosflow.datasets.videos import read_video
+
+    read = [read_video(Path(root), files) for files in plan.videos]
+    manifest = Manifest(
+        dataset=dataset,
+        split=split,
+        root=str(root),
+        videos=tuple(entry for entry, _ in read),
+        layout=facts.layout,
+        late_objects=facts.late_objects,
+        protocol=facts.protocol,
+        binary_ground_truth=plan.binary_ground_truth,
+        annotations=plan.annotations,
+        agreement_with=facts.agreement_with,
+        notes=(*facts.notes, *plan.notes, *_some(note for _, notes in read for note in notes)),
+    )
+    manifest = replace(manifest, notes=(*manifest.notes, *count_notes(manifest, facts)))
+    for note in manifest.notes:
+        print(f"note on {dataset}/{split}: {note}", file=sys.stderr)
+    return manifest
+
+
+def plan_split(dataset: str, split: str, root: str | Path, *, lists: Mapping[str, str | Path] | None = None) -> Plan:
+    """Which files belong to a split of the catalog, as its adapter finds them; arguments as of `build_manifest`."""
     facts = find_split(dataset, split)
     if not Path(root).is_dir():
         raise VosflowError(
@@ -42,11 +77,13 @@ def build_manifest(dataset: str, split: str, root: str | Path, *, video_list: st
             remedy="fetch and extract its archives (scripts/fetch.py, scripts/extract_archive.py), or correct the path",
         )
     adapter = importlib.import_module(f"vosflow.datasets.{facts.adapter}")
-    manifest = adapter.build(dataset, split, Path(root), facts, video_list=video_list)
-    notes = count_notes(manifest, facts)
-    for note in notes:
-        print(f"warning: {dataset}/{split}: {note}", file=sys.stderr)
-    return replace(manifest, notes=manifest.notes + notes)
+    return adapter.plan(Path(root), split, facts, {role: Path(file) for role, file in (lists or {}).items()})
+
+
+def _some(notes: Iterable[str]) -> tuple[str, ...]:
+    """A few notes on single videos, and how many more there are."""
+    notes = tuple(notes)
+    return notes if len(notes) <= SHOWN else (*notes[:SHOWN], f"and {len(notes) - SHOWN} more of this kind")
 
 
 def build_folder_manifest(dataset: str, split: str, description: FolderDataset) -> Manifest:

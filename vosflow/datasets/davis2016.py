@@ -7,33 +7,27 @@ The lists name pairs of files, one pair per frame: `/JPEGImages/480p/bear/00000.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
 from vosflow.catalog import Split
-from vosflow.datasets.folder import build_entry, check_layout, check_names, read_list
+from vosflow.datasets.layout import require_folders
+from vosflow.datasets.lists import check_names, read_list
 from vosflow.datasets.prompts import PromptRule
+from vosflow.datasets.videos import Plan, VideoFiles
 from vosflow.errors import VosflowError
-from vosflow.manifest import Manifest
 
 
-def build(dataset: str, split: str, root: Path, facts: Split, *, video_list: str | Path | None = None) -> Manifest:
-    """The manifest of a split in the layout of DAVIS 2016.
+def plan(root: Path, split: str, facts: Split, lists: Mapping[str, Path]) -> Plan:
+    """The videos of a split; `root` holds JPEGImages, Annotations and ImageSets.
 
-    Args:
-        root: the folder that holds JPEGImages, Annotations and ImageSets.
-        facts: the catalog's entry of the split.
-        video_list: list of frame pairs; default ImageSets/480p/{split}.txt.
-
-    Raises:
-        VosflowError: missing, damaged or contradicting files, each named; frames on disk that are not those listed.
+    The list of frame pairs is ImageSets/480p/{split}.txt, or `lists["videos"]`. Raises VosflowError.
     """
-    check_layout(root, ("JPEGImages/480p", "Annotations/480p"), facts.folder)
-    source = Path(video_list or root / "ImageSets" / "480p" / f"{split}.txt")
+    require_folders(root, ("JPEGImages/480p", "Annotations/480p"), facts.folder)
+    source = lists.get("videos") or root / "ImageSets" / "480p" / f"{split}.txt"
     listed = frame_pairs(source)
-    entries = []
-    for name in check_names(list(listed), source):
-        entry, _ = build_entry(
-            root,
+    videos = tuple(
+        VideoFiles(
             name,
             frames=f"JPEGImages/480p/{name}",
             masks=f"Annotations/480p/{name}",
@@ -41,27 +35,12 @@ def build(dataset: str, split: str, root: Path, facts: Split, *, video_list: str
             ground_truth=f"Annotations/480p/{name}" if facts.has_ground_truth else None,
             complete=True,
             consecutive=True,
+            listed=tuple(listed[name]),
+            list_file=source,
         )
-        differing = sorted(set(entry.frames.names).symmetric_difference(listed[name]))
-        if differing:
-            where = "on disk but not in the list" if differing[0] in entry.frames.names else "in the list but not there"
-            raise VosflowError(
-                f"frame {differing[0]} of video {name} is {where}",
-                path=root / entry.frames.folder,
-                expected=f"the {len(listed[name])} frames of {source}",
-                remedy="the dataset is incomplete or mixed with another: extract its archive again",
-            )
-        entries.append(entry)
-    return Manifest(
-        dataset=dataset,
-        split=split,
-        root=str(root),
-        videos=tuple(entries),
-        layout=facts.layout,
-        late_objects=facts.late_objects,
-        protocol=facts.protocol,
-        binary_ground_truth=True,
+        for name in check_names(listed, source)
     )
+    return Plan(videos, binary_ground_truth=True)
 
 
 def frame_pairs(path: Path) -> dict[str, list[str]]:

@@ -1,7 +1,7 @@
 """Fetching one file: sources in order, resumed where possible, and named only when its size and hash are right.
 
 Besides the file, a download may leave behind `{file}.bad`: the last complete download whose size or hash was wrong, to
-look at; it is never used. Unfinished downloads are explained in `vosflow.datasets.transfer`.
+look at; it is never used. Unfinished downloads are explained in `vosflow.datasets.transfer` and `.drive`.
 
 What was fetched is recorded in `{locks}/{file}.json`. A file whose hash nobody published is accepted once; from then
 on its record is the expectation.
@@ -9,60 +9,77 @@ on its record is the expectation.
 
 from __future__ import annotations
 
-import hashlib
+import contextlib
 import os
 import shutil
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
 import filelock
 
 from vosflow.catalog import (
+    DriveFolderSource,
     DriveSource,
     FileSource,
     HttpSource,
     HubSource,
     RemoteFile,
     Source,
-    load_checkpoints,
-    load_datasets,
+    find_archive,
+    find_dataset,
 )
+from vosflow.datasets.drive import drive_file, drive_folder, find_in_folder
+from vosflow.datasets.expected import Digests, Expected, Record, load_record
+from vosflow.datasets.reporter import LineReporter, Reporter, Say, stderr_reporter
 from vosflow.datasets.transfer import (
-    CHUNK,
-    Say,
+    NoConnection,
+    QuotaUsedUp,
     SourceFailed,
     copy_file,
-    drive_file,
-    drive_folder,
     http_file,
-    is_web_page,
-    load_json,
     meta_path,
     part_path,
     save_json,
 )
 from vosflow.errors import VosflowError
 
-REPOSITORY = Path(__file__).resolve().parents[2]
+
+def fetch_archive(dataset: str, archive: str, data: str | Path, *, locks: str | Path) -> Record:
+    """Fetch a file of one of the catalog's datasets to `{data}/downloads`, or check the one that is there.
+
+    What its publisher gives to registered people only is not fetched, even where somebody keeps a copy.
+
+    Raises:
+        VosflowError: no such dataset or archive, no source delivered the right file, or it is to be asked for (the
+            message says where).
+    """
+    facts, entry = find_dataset(dataset), find_archive(dataset, archive)
+    destination = Path(data) / "downloads" / entry.file
+    walled = facts.access in ("registration", "login")
+    name = entry.published_as or entry.file
+    get = f"download {name}" if not facts.register_at else f"get {name} at {facts.register_at}"
+    by_hand = (
+        f"{get if not walled else f'register and {get}'}, then: python scripts/fetch.py --import PATH --dataset "
+        f"{dataset} --archive {archive} (PATH is the file, or the folder that it was extracted to; it is used where it "
+        f"is). That folder may also be named in the config, as `paths: datasets: {{{dataset}: FOLDER}}`"
+    )
+    if (walled or not entry.sources) and not destination.exists() and not destination.is_symlink():
+        copies = "; ".join(map(describe, entry.sources))
+        raise VosflowError(
+            f"{facts.name} is given to registered people only"
+            if walled
+            else f"{facts.name} cannot be fetched by a program",
+            path=destination,
+            expected=f"{name} from its publisher ({facts.terms or entry.source})",
+            remedy=by_hand + (f". Copies that others keep, for registered people: {copies}" if copies else ""),
+        )
+    return fetch_catalog_file(entry, destination, locks=locks, by_hand=by_hand)
 
 
-@dataclass(frozen=True)
-class Record:
-    """What was fetched: the content of a lock file. `compared_with` says where the expected values were from."""
-
-    file: str
-    size_bytes: int
-    sha256: str
-    md5: str
-    source: str
-    fetched: str
-    compared_with: str
-
-
-def fetch_catalog_file(entry: RemoteFile, destination: str | Path, *, locks: str | Path) -> Record:
+def fetch_catalog_file(
+    entry: RemoteFile, destination: str | Path, *, locks: str | Path, by_hand: str | None = None
+) -> Record:
     """Fetch a file of the catalog (see `fetch_file`); raises VosflowError if it is part of this repository."""
     if entry.evidence == "made_here":
         raise VosflowError(
@@ -70,15 +87,7 @@ def fetch_catalog_file(entry: RemoteFile, destination: str | Path, *, locks: str
             expected="a file that is published elsewhere",
             remedy="use it as it is, or make it again as the catalog says",
         )
-    return fetch_file(
-        entry.sources,
-        destination,
-        locks=locks,
-        size=entry.size_bytes,
-        sha256=entry.sha256,
-        md5=entry.md5,
-        stated_by=f"{entry.evidence}: {entry.source}",
-    )
+    return fetch_file(entry.sources, destination, locks=locks, expected=Expected.of(entry), by_hand=by_hand)
 
 
 def fetch_file(
@@ -86,10 +95,8 @@ def fetch_file(
     destination: str | Path,
     *,
     locks: str | Path,
-    size: int | None = None,
-    sha256: str | None = None,
-    md5: str | None = None,
-    stated_by: str = "the caller",
+    expected: Expected | None = None,
+    by_hand: str | None = None,
     backoff: float = 2.0,
     say: Say | None = None,
 ) -> Record:
@@ -101,65 +108,67 @@ def fetch_file(
     Args:
         destination: path of the file; its folder is made. The name appears only after all checks.
         locks: folder of the records.
-        size, sha256, md5: what is known of the file (bytes; hexadecimal). Without any hash, the record of an earlier
-            download in `locks` is the expectation.
-        stated_by: where the known values are from, for messages.
+        expected: what is known of the file. Without any hash, the record of an earlier download in `locks` is the
+            expectation.
+        by_hand: what to do where no source delivers; default: put the file at `destination`.
         backoff: seconds before the second attempt at a source; doubled for each further one without progress.
-        say: where progress goes, one line each; default stderr.
+        say: where progress goes, one line each; default stderr, with a bar on a terminal.
 
     Raises:
         VosflowError: no source delivered the right file, a wrong file is already there, or the disk is full.
     """
     destination = Path(destination)
-    say = say or (lambda line: print(line, file=sys.stderr, flush=True))
     record_path = Path(locks) / f"{destination.name}.json"
-    recorded = _load_record(record_path)
-    if sha256 is None and md5 is None and recorded:
-        size, sha256 = recorded.size_bytes, recorded.sha256
-        stated_by = f"recorded at the first download in {record_path}"
-    expectation = _Expectation(size, sha256, md5, stated_by)
+    recorded = load_record(record_path)
+    expected = (expected or Expected()).or_recorded(recorded, record_path)
+    by_hand = by_hand or f"get the file by other means and put it at {destination} (it will be checked)"
     destination.parent.mkdir(parents=True, exist_ok=True)
-    with filelock.FileLock(destination.with_name(f".{destination.name}.lock")):
+    with contextlib.ExitStack() as stack:
+        reporter = LineReporter(say) if say else stack.enter_context(stderr_reporter())
+        stack.enter_context(filelock.FileLock(destination.with_name(f".{destination.name}.lock")))
+        _check_link(destination)
         if destination.is_file():
-            record = _check_existing(destination, expectation, recorded)
-            say(f"{destination.name}: already there; {expectation.verdict}")
+            record = _check_existing(destination, expected, recorded)
+            reporter.say(f"{destination.name}: already there; {expected.verdict}")
         else:
-            _check_room(destination, size)
-            record = _fetch(sources, destination, expectation, Path(locks) / ".gdrive.lock", backoff, say)
+            _check_room(destination, expected.size)
+            download = _Download(destination, expected, Path(locks) / ".gdrive.lock", backoff, reporter)
+            record = download.from_first(sources, by_hand)
         save_json(record_path, asdict(record))
     return record
 
 
-def list_catalog(data: str | Path) -> list[str]:
-    """A table of all files of the catalog: id, file name, size, what it can be compared with, whether it is in `data`.
+def adopt_file(
+    made: str | Path, destination: str | Path, *, locks: str | Path, expected: Expected, source: str
+) -> Record:
+    """Give a file of this machine, or a link to one, its name in the data folder, if it is the right one.
 
-    One line per file, with a heading.
+    Args:
+        made: the file, on the same disk as `destination`; it is moved, and removed if it is wrong.
+        destination, locks, expected: as for `fetch_file`.
+        source: where it is from, for the record.
+
+    Raises:
+        VosflowError: its size or hash is wrong.
     """
-    rows = [("id", "file", "MB", "hash", "there")]
-    for name, dataset in load_datasets().items():
-        for archive, entry in dataset.archives.items():
-            rows.append(_row(f"{name} {archive}", entry, Path(data) / "downloads" / entry.file))
-    for name, entry in load_checkpoints().items():
-        path = REPOSITORY / entry.path if entry.path else Path(data) / "checkpoints" / entry.file
-        rows.append(_row(name, entry, path))
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-
-
-def _row(name: str, entry: RemoteFile, path: Path) -> tuple[str, ...]:
-    size = f"{entry.size_bytes / 1e6:,.0f}" if entry.size_bytes else "?"
-    hashed = f"{'sha256' if entry.sha256 else 'md5'}, {entry.evidence}" if entry.sha256 or entry.md5 else "unknown"
-    return name, entry.file, size, hashed, "yes" if path.is_file() else "no"
-
-
-def file_digests(path: str | Path) -> tuple[str, str]:
-    """sha256 and md5 of a file, hexadecimal, in one reading."""
-    sha256, md5 = hashlib.sha256(), hashlib.md5(usedforsecurity=False)
-    with open(path, "rb") as file:
-        while chunk := file.read(CHUNK):
-            sha256.update(chunk)
-            md5.update(chunk)
-    return sha256.hexdigest(), md5.hexdigest()
+    made, destination = Path(made), Path(destination)
+    record_path = Path(locks) / f"{destination.name}.json"
+    recorded = load_record(record_path)
+    expected = expected.or_recorded(recorded, record_path)
+    complaint, found = expected.check(made)
+    if complaint:
+        made.unlink()
+        raise VosflowError(
+            f"not the file of the catalog: {complaint}",
+            path=source,
+            expected=f"{destination.name} as its publisher gives it",
+            remedy="get it again from its publisher; if they replaced the file, delete its record in the folder of "
+            "locks; to use another file, name it in the config as one of your own",
+        )
+    os.replace(made, destination)
+    record = expected.record(destination.name, destination, found, source)
+    save_json(record_path, asdict(record))
+    return record
 
 
 def describe(source: Source) -> str:
@@ -171,55 +180,138 @@ def describe(source: Source) -> str:
             return hub_url(source)
         case DriveSource():
             return f"Google Drive {source.id}"
+        case DriveFolderSource():
+            return f"Google Drive folder {source.id}, {source.file}"
         case FileSource():
             return source.path
 
 
 def hub_url(source: HubSource) -> str:
-    """The plain HTTPS address of a file of a Hugging Face repository."""
+    """The plain HTTPS address of a file of a Hugging Face repository; HF_ENDPOINT may name a mirror."""
     prefix = "datasets/" if source.repo_type == "dataset" else ""
-    return f"https://huggingface.co/{prefix}{source.repo}/resolve/{source.revision}/{source.file}"
+    host = os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
+    return f"{host}/{prefix}{source.repo}/resolve/{source.revision}/{source.file}"
 
 
 @dataclass(frozen=True)
-class _Expectation:
-    """What is known of a file, and who says so."""
+class _Download:
+    """One file on its way."""
 
-    size: int | None
-    sha256: str | None
-    md5: str | None
-    stated_by: str
+    destination: Path
+    expected: Expected
+    drive_lock: Path
+    backoff: float
+    reporter: Reporter
 
-    @property
-    def verdict(self) -> str:
-        known = [name for name in ("size", "sha256", "md5") if getattr(self, name) is not None]
-        if self.sha256 is None and self.md5 is None:
-            return "no hash is known to compare it with, so its own is recorded"
-        return f"{' and '.join(known)} as expected"
+    def from_first(self, sources: Sequence[Source], by_hand: str) -> Record:
+        """The file under its name, from the first source that delivers it."""
+        name, failures = self.destination.name, []
+        for source in sources:
+            self.reporter.say(f"{name}: fetching from {describe(source)}")
+            try:
+                aside, found = self._checked(source)
+            except SourceFailed as error:
+                self.reporter.say(f"{name}: {describe(source)} failed: {error}")
+                failures.append((source, error))
+                continue
+            except OSError as error:
+                raise VosflowError(
+                    f"cannot be written ({error})",
+                    path=self.destination,
+                    expected="a writable folder with enough room",
+                    remedy="free space or check permissions, then run again: the download is resumed",
+                ) from error
+            record = self.expected.record(name, aside, found, describe(source))
+            os.replace(aside, self.destination)
+            self._remove_leftovers()
+            self.reporter.say(f"{name}: {record.size_bytes:,} bytes, sha256 {found.sha256}; {self.expected.verdict}")
+            return record
+        listed = [f"{describe(source)}: {error}" for source, error in failures]
+        raise VosflowError(
+            "no source delivered the file:\n    " + "\n    ".join(listed or ["the catalog knows no public source"]),
+            path=self.destination,
+            expected="one source with the right file" if sources else "a public source",
+            remedy=_remedy([error for _, error in failures], by_hand),
+        )
 
-    def check(self, path: Path) -> tuple[str | None, str, str]:
-        """What is wrong with the file, or None; and its sha256 and md5."""
-        actual = path.stat().st_size
-        sha256, md5 = file_digests(path)
-        if is_web_page(path) and not path.name.endswith((".html", ".htm")):
-            return f"a web page of {actual:,} bytes instead of the file", sha256, md5
-        for what, found, wanted in (
-            ("its size in bytes", actual, self.size),
-            ("its sha256", sha256, self.sha256),
-            ("its md5", md5, self.md5),
-        ):
-            if wanted is not None and found != wanted:
-                return f"{what} is {found}, expected {wanted} ({self.stated_by})", sha256, md5
-        return None, sha256, md5
+    def _checked(self, source: Source) -> tuple[Path, Digests]:
+        """The complete and right file, still under another name, and its hashes."""
+        for last_chance in (False, True):
+            aside, resumed = self._bytes(source)
+            complaint, found = self.expected.check(aside)
+            if complaint is None:
+                return aside, found
+            bad = self.destination.with_name(f"{self.destination.name}.bad")
+            os.replace(aside, bad)
+            meta_path(self.destination).unlink(missing_ok=True)
+            if last_chance or not resumed:
+                break
+            name = self.destination.name
+            self.reporter.say(f"{name}: wrong after it was resumed: {complaint}; once more from the beginning")
+        raise SourceFailed(f"{complaint}; kept as {bad}")
 
-    def record(self, name: str, path: Path, sha256: str, md5: str, source: str) -> Record:
-        compared_with = "nothing" if self.sha256 is None and self.md5 is None else self.stated_by
-        now = datetime.now(UTC).isoformat(timespec="seconds")
-        return Record(name, path.stat().st_size, sha256, md5, source, now, compared_with)
+    def _bytes(self, source: Source) -> tuple[Path, bool]:
+        """The file as the source has it, beside its place; and whether it was put together from several answers."""
+        match source:
+            case HttpSource():
+                return http_file(source.url, self.destination, self.expected.size, self.backoff, self.reporter)
+            case HubSource():
+                return self._from_hub(source)
+            case DriveSource():
+                return drive_file(source.id, self.destination, self.drive_lock, self.backoff, self.reporter)
+            case DriveFolderSource():
+                file_id = find_in_folder(source.id, source.file, self.drive_lock)
+                return drive_file(file_id, self.destination, self.drive_lock, self.backoff, self.reporter)
+            case FileSource():
+                return copy_file(source.path, self.destination)
+
+    def _from_hub(self, source: HubSource) -> tuple[Path, bool]:
+        token = os.environ.get("HF_TOKEN")
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        try:
+            return http_file(
+                hub_url(source), self.destination, self.expected.size, self.backoff, self.reporter, headers
+            )
+        except SourceFailed as error:
+            if not str(error).startswith(("status 401", "status 403")):
+                raise
+            raise SourceFailed(
+                f"{error}: its publisher asks who you are. Accept the terms at https://huggingface.co/{source.repo}, "
+                "make a token (Settings, Access Tokens), and run again with HF_TOKEN=..."
+            ) from error
+
+    def _remove_leftovers(self) -> None:
+        part_path(self.destination).unlink(missing_ok=True)
+        meta_path(self.destination).unlink(missing_ok=True)
+        for folder in self.destination.parent.glob(drive_folder(self.destination, "*").name):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
-def _check_existing(path: Path, expectation: _Expectation, recorded: Record | None) -> Record:
-    complaint, sha256, md5 = expectation.check(path)
+def _remedy(failures: Sequence[SourceFailed], by_hand: str) -> str:
+    if failures and all(isinstance(error, NoConnection) for error in failures):
+        return (
+            f"if this machine has no internet, run `snakemake fetch_all` on one that has and copy `data/`; or {by_hand}"
+        )
+    if any(isinstance(error, QuotaUsedUp) for error in failures):
+        return (
+            "do not try again at once: Google Drive counts that too. Wait up to 24 hours; or copy the file (not a "
+            f"shortcut to it) into your own Drive and download that with your account; or {by_hand}"
+        )
+    return f"try again later, or {by_hand}" if failures else by_hand
+
+
+def _check_link(path: Path) -> None:
+    if path.is_symlink() and not path.exists():
+        raise VosflowError(
+            f"it was imported from {os.readlink(path)}, which is not there",
+            path=path,
+            expected="the file that was imported",
+            remedy="mount or restore it; or delete this link, then fetch or import the file again",
+        )
+
+
+def _check_existing(path: Path, expected: Expected, recorded: Record | None) -> Record:
+    complaint, found = expected.check(path)
     if complaint:
         raise VosflowError(
             f"the file that is already there is wrong: {complaint}",
@@ -228,80 +320,9 @@ def _check_existing(path: Path, expectation: _Expectation, recorded: Record | No
             remedy="delete it and fetch it again; if its publisher replaced the file, delete its record in the folder "
             "of locks too",
         )
-    if recorded and recorded.sha256 == sha256:
+    if recorded and recorded.sha256 == found.sha256:
         return recorded
-    return expectation.record(path.name, path, sha256, md5, "already there")
-
-
-def _fetch(
-    sources: Sequence[Source], destination: Path, expectation: _Expectation, drive_lock: Path, backoff: float, say: Say
-) -> Record:
-    failures = []
-    for source in sources:
-        say(f"{destination.name}: fetching from {describe(source)}")
-        try:
-            aside, sha256, md5 = _from_source(source, destination, expectation, drive_lock, backoff, say)
-        except SourceFailed as error:
-            say(f"{destination.name}: {describe(source)} failed: {error}")
-            failures.append(f"{describe(source)}: {error}")
-            continue
-        except OSError as error:
-            raise VosflowError(
-                f"cannot be written ({error})",
-                path=destination,
-                expected="a writable folder with enough room",
-                remedy="free space or check permissions, then run again: the download is resumed",
-            ) from error
-        record = expectation.record(destination.name, aside, sha256, md5, describe(source))
-        os.replace(aside, destination)
-        _remove_leftovers(destination, sources)
-        say(f"{destination.name}: {record.size_bytes:,} bytes, sha256 {sha256}; {expectation.verdict}")
-        return record
-    remedy = f"try again later, or get the file by other means and put it at {destination} (it will be checked)"
-    if any("quota" in failure for failure in failures):
-        remedy += (
-            "; a Google Drive file can be fetched again after at most 24 hours, or copy it (not a shortcut to it) into "
-            "your own Drive and fetch that"
-        )
-    raise VosflowError(
-        "no source delivered the file:\n    " + "\n    ".join(failures or ["the catalog knows no source"]),
-        path=destination,
-        expected="one source with the right file" if sources else "a public source",
-        remedy=remedy,
-    )
-
-
-def _from_source(
-    source: Source, destination: Path, expectation: _Expectation, drive_lock: Path, backoff: float, say: Say
-) -> tuple[Path, str, str]:
-    """The complete and right file, still under another name, and its sha256 and md5."""
-    for last_chance in (False, True):
-        match source:
-            case HttpSource() | HubSource():
-                url = source.url if isinstance(source, HttpSource) else hub_url(source)
-                aside, resumed = http_file(url, destination, expectation.size, backoff, say)
-            case DriveSource():
-                aside, resumed = drive_file(source.id, destination, drive_lock, say)
-            case FileSource():
-                aside, resumed = copy_file(source.path, destination)
-        complaint, sha256, md5 = expectation.check(aside)
-        if complaint is None:
-            return aside, sha256, md5
-        bad = destination.with_name(f"{destination.name}.bad")
-        os.replace(aside, bad)
-        meta_path(destination).unlink(missing_ok=True)
-        if last_chance or not resumed:
-            break
-        say(f"{destination.name}: wrong after it was resumed: {complaint}; once more from the beginning")
-    raise SourceFailed(f"{complaint}; kept as {bad}")
-
-
-def _remove_leftovers(destination: Path, sources: Sequence[Source]) -> None:
-    part_path(destination).unlink(missing_ok=True)
-    meta_path(destination).unlink(missing_ok=True)
-    for source in sources:
-        if isinstance(source, DriveSource):
-            shutil.rmtree(drive_folder(destination, source.id), ignore_errors=True)
+    return expected.record(path.name, path, found, "already there")
 
 
 def _check_room(destination: Path, size: int | None) -> None:
@@ -315,16 +336,3 @@ def _check_room(destination: Path, size: int | None) -> None:
             expected=f"{missing / 1e9:.1f} GB for {destination.name}",
             remedy="free space, or move the data folder to a larger disk",
         )
-
-
-def _load_record(path: Path) -> Record | None:
-    data = load_json(path)
-    try:
-        return Record(**data) if data else None
-    except TypeError as error:
-        raise VosflowError(
-            f"the record is not of this version ({error})",
-            path=path,
-            expected="a record written by scripts/fetch.py",
-            remedy="delete it and run again",
-        ) from error

@@ -7,15 +7,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from pathlib import Path
 
-from vosflow.datasets import content_digest
-from vosflow.datasets.frames import frame_size, list_frames
-from vosflow.datasets.ground_truth import read_ground_truth
-from vosflow.datasets.prompts import MaskFolder, PromptRule, find_prompts
+from vosflow.datasets.lists import check_names, folder_names, read_list
+from vosflow.datasets.prompts import PromptRule
+from vosflow.datasets.videos import VideoFiles, read_video
 from vosflow.errors import VosflowError
-from vosflow.manifest import LABEL_MAPS, PER_OBJECT, ImageFolder, Manifest, VideoEntry
+from vosflow.manifest import LABEL_MAPS, PER_OBJECT, Manifest, VideoEntry
 
 
 def folder_manifest(
@@ -67,14 +65,16 @@ def folder_manifest(
     relative = [os.path.relpath(folder, root) for folder in folders]
     rule = PromptRule(per_obj_png_file, use_all_masks, late_objects, binary)
     entries = tuple(
-        build_entry(
+        read_video(
             root,
-            name,
-            frames=f"{relative[0]}/{name}",
-            masks=f"{relative[1]}/{name}",
-            rule=rule,
-            ground_truth=f"{relative[2]}/{name}" if annotations else None,
-            fps=fps,
+            VideoFiles(
+                name,
+                frames=f"{relative[0]}/{name}",
+                masks=f"{relative[1]}/{name}",
+                rule=rule,
+                ground_truth=f"{relative[2]}/{name}" if annotations else None,
+                fps=fps,
+            ),
         )[0]
         for name in video_names(folders[0], videos)
     )
@@ -105,74 +105,6 @@ def _refuse_void_prompts(entries: Iterable[VideoEntry], root: Path) -> None:
                 )
 
 
-def build_entry(
-    root: Path,
-    name: str,
-    *,
-    frames: str,
-    masks: str,
-    rule: PromptRule,
-    ground_truth: str | None = None,
-    complete: bool = False,
-    consecutive: bool = False,
-    fps: float | None = None,
-) -> tuple[VideoEntry, int]:
-    """The manifest entry of one video, and the largest value in its ground truth (0 without one).
-
-    Args:
-        frames, masks, ground_truth: folders of this video, relative to `root`.
-        rule: which masks are prompts.
-        complete: each frame must have a ground-truth mask.
-        consecutive: frames are numbered 0, 1, 2, ... without a hole.
-
-    Raises:
-        VosflowError: missing, damaged or contradicting files, each named.
-    """
-    frames, masks = Path(frames).as_posix(), Path(masks)
-    suffix, names = list_frames(root / frames, name, consecutive=consecutive)
-    images = ImageFolder(frames, suffix, names)
-    height, width = frame_size([images.path(root, frame) for frame in names], name)
-    given = MaskFolder(root / masks, name, height, width, rule)
-    objects, prompts = find_prompts(given, names, root)
-    entry = VideoEntry(
-        name=name,
-        frames=images,
-        height=height,
-        width=width,
-        objects=objects,
-        prompts=prompts,
-        fps=fps,
-        content=content_digest(root, images, prompts),
-    )
-    if ground_truth is None:
-        return entry, 0
-    truth = read_ground_truth(
-        root / ground_truth,
-        root,
-        names,
-        height,
-        width,
-        name,
-        per_object=rule.per_obj_png_file,
-        complete=complete,
-        void=rule.void,
-    )
-    return replace(entry, ground_truth=truth.images, ground_truth_content=truth.content), truth.largest_value
-
-
-def check_layout(root: Path, folders: Sequence[str], usual: str) -> None:
-    """Raise VosflowError unless `root` holds `folders`; `usual` is the sub-folder of an archive that does."""
-    for folder in folders:
-        if not (root / folder).is_dir():
-            inside = usual and (root / usual / folder).is_dir()
-            raise VosflowError(
-                f"there is no {folder} in it",
-                path=root,
-                expected=f"a folder that holds {' and '.join(folders)}",
-                remedy=f"give {root / usual} instead" if inside else "correct the path, or extract the archive again",
-            )
-
-
 def video_names(base_video_dir: Path, videos: str | Path | Sequence[str] | None) -> list[str]:
     """The names of the videos: from a file (one per line), a sequence, or all folders of `base_video_dir`, sorted.
 
@@ -181,49 +113,13 @@ def video_names(base_video_dir: Path, videos: str | Path | Sequence[str] | None)
     """
     source: Path = base_video_dir
     if videos is None:
-        names = sorted(path.name for path in base_video_dir.iterdir() if path.is_dir() and path.name[0] != ".")
+        names = folder_names(base_video_dir)
     elif isinstance(videos, str | Path):
         source = Path(videos)
         names = [line.strip() for line in read_list(source).splitlines() if line.strip()]
     else:
         names = list(videos)
     return check_names(names, source)
-
-
-def check_names(names: list[str], source: Path) -> list[str]:
-    """`names`, if there are any and each is given once; `source` is where they are from."""
-    if not names:
-        raise VosflowError("no videos", path=source, expected="at least one video", remedy="correct the folder or list")
-    for name in names:
-        if "/" in name or name in (".", ".."):
-            raise VosflowError(
-                f"{name!r} is not a video's name",
-                path=source,
-                expected="names of folders, one per line",
-                remedy="write only the name of the video, not its path",
-            )
-    doubles = sorted({name for name in names if names.count(name) > 1})
-    if doubles:
-        raise VosflowError(
-            f"video {doubles[0]} is listed twice",
-            path=source,
-            expected="each video once",
-            remedy="remove one of the two lines",
-        )
-    return names
-
-
-def read_list(path: Path) -> str:
-    """The text of a list file; raises VosflowError if it cannot be read."""
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise VosflowError(
-            f"the list of videos cannot be read ({error})",
-            path=path,
-            expected="a text file that names the videos",
-            remedy="correct the path, or extract the dataset's archive again",
-        ) from error
 
 
 def _folder(path: str | Path) -> Path:

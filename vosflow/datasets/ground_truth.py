@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from vosflow.datasets.frames import numbered_files
-from vosflow.datasets.prompts import read_mask
+from vosflow.datasets.prompts import read_mask, values_above_zero
 from vosflow.errors import VosflowError
 from vosflow.manifest import ImageFolder
 
 
 @dataclass(frozen=True)
 class GroundTruth:
-    """Ground truth of one video, as it enters the manifest, and the largest value in any of its masks."""
+    """Ground truth of one video, as it enters the manifest, and what was seen in its masks.
+
+    `object_frames` are the frames for which each object has a file (only where each has files of its own);
+    `values` are the values above 0 in each file; `largest_value` is the largest that is an object.
+    """
 
     images: ImageFolder
     content: str
     largest_value: int
+    object_frames: Mapping[int, tuple[str, ...]]
+    values: Mapping[Path, tuple[int, ...]]
 
 
 def read_ground_truth(
@@ -57,15 +64,17 @@ def read_ground_truth(
     folders = sorted(path for path in folder.iterdir() if path.is_dir()) if per_object else [folder]
     digest = hashlib.sha256()
     annotated: set[str] = set()
-    largest_value = 0
+    values: dict[Path, tuple[int, ...]] = {}
+    object_frames: dict[int, tuple[str, ...]] = {}
     for masks in folders:
-        for path in numbered_files(masks, (".png",)):
+        files = numbered_files(masks, (".png",))
+        for path in files:
             digest.update(f"{path.relative_to(folder).as_posix()} ".encode())
             digest.update(hashlib.sha256(path.read_bytes()).digest())
-            values = read_mask(path, height, width)
-            present = values[values != void] if void is not None else values
-            largest_value = max(largest_value, int(present.max(initial=0)))
-            annotated.add(path.stem)
+            values[path] = tuple(values_above_zero(read_mask(path, height, width)))
+        annotated.update(path.stem for path in files)
+        if per_object and masks.name.isdecimal():
+            object_frames[int(masks.name)] = tuple(path.stem for path in files)
     strangers = sorted(annotated.difference(frames))
     if strangers:
         raise VosflowError(
@@ -91,4 +100,5 @@ def read_ground_truth(
             remedy="correct the folder of the annotations, or leave it out if there is no public ground truth",
         )
     images = ImageFolder(folder.relative_to(root).as_posix(), ".png", names)
-    return GroundTruth(images, digest.hexdigest(), largest_value)
+    largest_value = max((value for found in values.values() for value in found if value != void), default=0)
+    return GroundTruth(images, digest.hexdigest(), largest_value, object_frames, values)

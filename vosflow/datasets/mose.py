@@ -1,65 +1,67 @@
-"""MOSE: palette label maps, every object on the first frame; `valid` has no public ground truth (Ding et al. 2023).
+"""MOSE, v1 and v2: palette label maps, every object on the first frame (Ding et al. 2023, 2025).
 
-JPEGImages/{video}/00000.jpg   Annotations/{video}/00000.png   meta_{split}.json (a file of its own)
+    JPEGImages/{video}/00000.jpg   Annotations/{video}/00000.png   meta_{split}.json (a file of its own)
+
+`valid` has masks of the first frame only. `valid-sample` adds the publisher's sample submission of `valid` as what to
+compare with: it is somebody's prediction, no ground truth.
 """
 
 from __future__ import annotations
 
-import json
+from collections.abc import Mapping
 from pathlib import Path
 
 from vosflow.catalog import Split
-from vosflow.datasets.folder import build_entry, check_layout, check_names, read_list
+from vosflow.datasets.layout import find_part, require_folders
+from vosflow.datasets.lists import check_names, first_file, folder_names, read_meta, read_names
 from vosflow.datasets.prompts import PromptRule
-from vosflow.errors import VosflowError
-from vosflow.manifest import Manifest
+from vosflow.datasets.videos import Plan, VideoFiles
+
+SAMPLE = "sample_submission"
 
 
-def build(dataset: str, split: str, root: Path, facts: Split, *, video_list: str | Path | None = None) -> Manifest:
-    """The manifest of a split of MOSE; videos are sorted by name.
+def plan(root: Path, split: str, facts: Split, lists: Mapping[str, Path]) -> Plan:
+    """The videos of a split, sorted by name; `root` holds JPEGImages and Annotations.
 
-    Args:
-        root: the folder that holds JPEGImages and Annotations (`valid` of the archive valid.tar.gz).
-        facts: the catalog's entry of the split.
-        video_list: the publisher's meta_{split}.json; default {root}/meta_{split}.json.
-
-    Raises:
-        VosflowError: missing, damaged or contradicting files, each named.
+    The videos are those of `lists["videos"]`: the publisher's meta JSON, or a text file of names. Without it, they are
+    those of meta_{split}.json beside the images; where the publisher has no such file, all folders. `valid-sample` is
+    read from the folder above: its parts are found there. Raises VosflowError.
     """
-    check_layout(root, ("JPEGImages", "Annotations"), facts.folder)
-    entries = []
-    for name in meta_videos(Path(video_list or root / f"meta_{split}.json")):
-        entry, _ = build_entry(
-            root,
-            name,
-            frames=f"JPEGImages/{name}",
-            masks=f"Annotations/{name}",
-            rule=PromptRule(),
-            ground_truth=f"Annotations/{name}" if facts.has_ground_truth else None,
-            complete=True,
-            consecutive=True,
+    base = root
+    if SAMPLE in facts.archives:
+        base = find_part(root, ("valid/valid", "valid", "."), ("JPEGImages", "Annotations"))
+    require_folders(base, ("JPEGImages", "Annotations"), facts.folder)
+    names = _video_names(base, split, facts, lists.get("videos"))
+    truth = None
+    if SAMPLE in facts.archives:
+        truth = find_part(root, (SAMPLE, *(f"{SAMPLE}/{name}" for name in folder_names(root / SAMPLE))), names[:1])
+    elif facts.has_ground_truth:
+        truth = base / "Annotations"
+    return Plan(
+        tuple(
+            VideoFiles(
+                name,
+                frames=_below(base / "JPEGImages" / name, root),
+                masks=_below(base / "Annotations" / name, root),
+                rule=PromptRule(),
+                ground_truth=_below(truth / name, root) if truth else None,
+                complete=True,
+                consecutive=True,
+                fps=facts.fps,
+            )
+            for name in names
         )
-        entries.append(entry)
-    return Manifest(
-        dataset=dataset,
-        split=split,
-        root=str(root),
-        videos=tuple(entries),
-        layout=facts.layout,
-        late_objects=facts.late_objects,
-        protocol=facts.protocol,
     )
 
 
-def meta_videos(path: Path) -> list[str]:
-    """Names of the videos in `{"videos": {name: ...}}`, sorted; raises VosflowError if that is not in the file."""
-    try:
-        names = sorted(json.loads(read_list(path))["videos"].keys())
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise VosflowError(
-            f"not a list of MOSE's videos ({type(error).__name__}: {error})",
-            path=path,
-            expected='JSON like {"videos": {"0a0b1c2d": ...}}',
-            remedy="fetch the file again (scripts/fetch.py --dataset mose), or correct the path",
-        ) from error
-    return check_names(names, path)
+def _video_names(base: Path, split: str, facts: Split, given: Path | None) -> list[str]:
+    if given is None and "videos" in facts.lists:
+        meta = f"meta_{split}.json"
+        given = first_file((base / meta, base.parent / meta)) or base / meta
+    if given is None:
+        return check_names(folder_names(base / "JPEGImages"), base / "JPEGImages")
+    return list(read_meta(given)) if given.suffix == ".json" else sorted(read_names(given))
+
+
+def _below(folder: Path, root: Path) -> str:
+    return folder.relative_to(root).as_posix()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,11 +62,15 @@ def values_above_zero(values: np.ndarray) -> list[int]:
 
 
 class MaskFolder:
-    """The given masks of one video: `{folder}/{frame}.png`, or `{folder}/{object}/{frame}.png`."""
+    """The given masks of one video: `{folder}/{frame}.png`, or `{folder}/{object}/{frame}.png`.
+
+    `seen` are the values above 0 of files that have been read already, so that none is decoded twice.
+    """
 
     def __init__(self, folder: Path, video: str, height: int, width: int, rule: PromptRule) -> None:
         self.folder, self.video, self.rule = folder, video, rule
         self._height, self._width = height, width
+        self.seen: Mapping[Path, Sequence[int]] = {}
         if not folder.is_dir():
             raise VosflowError(
                 f"the masks of video {video} are missing",
@@ -90,7 +94,7 @@ class MaskFolder:
         """
         if not self.rule.per_obj_png_file:
             path = self.folder / f"{frame}.png"
-            values = values_above_zero(read_mask(path, self._height, self._width))
+            values = self._values(path)
             if self.rule.binary:
                 return {1: path} if values else {}
             return {value: path for value in values if value != self.rule.void}
@@ -99,7 +103,7 @@ class MaskFolder:
             path = folder / f"{frame}.png"
             if allow_missing and not path.is_file():
                 continue
-            if read_mask(path, self._height, self._width).any():
+            if self._values(path):
                 found[object_id] = path
             elif not allow_missing:
                 raise VosflowError(
@@ -109,6 +113,11 @@ class MaskFolder:
                     remedy=f"if objects appear later, {LATE}; else remove the object's folder",
                 )
         return found
+
+    def _values(self, path: Path) -> Sequence[int]:
+        if path in self.seen:
+            return self.seen[path]
+        return values_above_zero(read_mask(path, self._height, self._width))
 
 
 def find_prompts(masks: MaskFolder, frames: Sequence[str], root: Path) -> tuple[tuple[int, ...], tuple[Prompt, ...]]:

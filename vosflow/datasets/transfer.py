@@ -1,23 +1,21 @@
-"""Moving bytes: one file over HTTP, from Google Drive, or from a path; resumed after a cut, not yet checked.
+"""Moving bytes: one file over HTTP or from a path; resumed after a cut, not yet checked.
 
-An unfinished HTTP download is `{file}.part`, with what the server said about it in `{file}.part.json`; an unfinished
-download from Google Drive is in the folder `{file}.{id}.gdrive`.
+An unfinished HTTP download is `{file}.part`, with what the server said about it in `{file}.part.json`.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Mapping
 from pathlib import Path
 
-import filelock
 import requests
 import urllib3
 
+from vosflow.datasets.reporter import Reporter
 from vosflow.errors import VosflowError
 
 CHUNK = 1 << 20  # bytes
@@ -25,13 +23,27 @@ ATTEMPTS = 5
 TIMEOUT = (20, 60)  # seconds to connect, and between two packets
 LONGEST_PAUSE = 300  # seconds
 RETRY_STATUS = (408, 425, 429, 500, 502, 503, 504)
-QUOTA = re.compile(r"too many users|quota|many accesses", re.IGNORECASE)
-
-Say = Callable[[str], None]
+HOPELESS = (  # no second attempt: a name that does not exist, no route, a wrong address, a refused certificate
+    requests.exceptions.ConnectTimeout,
+    requests.exceptions.InvalidURL,
+    requests.exceptions.MissingSchema,
+    requests.exceptions.InvalidSchema,
+    requests.exceptions.ProxyError,
+    requests.exceptions.SSLError,
+    requests.exceptions.TooManyRedirects,
+)
 
 
 class SourceFailed(Exception):
     """One source did not deliver; the next one is to be tried."""
+
+
+class NoConnection(SourceFailed):
+    """The server cannot be reached at all: there may be no internet here."""
+
+
+class QuotaUsedUp(SourceFailed):
+    """Google Drive refuses a file that many have fetched lately; only time or another account help."""
 
 
 class _TryAgain(Exception):
@@ -42,11 +54,24 @@ class _TryAgain(Exception):
         self.pause = pause
 
 
-def http_file(url: str, destination: Path, size: int | None, backoff: float, say: Say) -> tuple[Path, bool]:
+def http_file(
+    url: str,
+    destination: Path,
+    size: int | None,
+    backoff: float,
+    reporter: Reporter,
+    headers: Mapping[str, str] | None = None,
+) -> tuple[Path, bool]:
     """Fetch `url` beside `destination`; after a cut, go on where it stopped (HTTP ranges).
 
     Servers that ignore ranges, whose content changed in between (`If-Range`), or that have less than what is already
-    here, lead to a fresh start. Attempts without progress are counted, so that a long download may be cut often.
+    here, lead to a fresh start. Attempts without progress are counted, so that a long download may be cut often. A
+    server that was never reached is not tried again: so nobody waits where there is no internet.
+
+    Args:
+        size: expected bytes, if known.
+        backoff: seconds before the second attempt; doubled for each further one without progress.
+        headers: sent with the request (not to other hosts after a redirect, if they say who asks).
 
     Returns:
         The path of the complete file, and whether it was put together from several answers.
@@ -57,28 +82,51 @@ def http_file(url: str, destination: Path, size: int | None, backoff: float, say
     part, meta = part_path(destination), meta_path(destination)
     if part.exists() and load_json(meta).get("url") != url:
         part.unlink()  # from another source: its bytes need not be the same
-    resumed, longest, fruitless = part.exists(), 0, 0
+    resumed, longest, fruitless, answered = part.exists(), 0, 0, False
     while True:
         try:
-            _http_attempt(url, part, meta, destination.name, size, say)
+            _http_attempt(url, part, meta, destination.name, size, reporter, headers or {})
             return part, resumed
         except (requests.RequestException, urllib3.exceptions.HTTPError, _TryAgain) as error:
             have = part.stat().st_size if part.exists() else 0
+            answered = answered or not is_hopeless(error)
+            if not answered:
+                raise NoConnection(explain(error)) from error
             resumed = resumed or have > 0
             fruitless = 0 if have > longest else fruitless + 1
             longest = max(longest, have)
-            reason = str(error) if isinstance(error, _TryAgain) else f"{type(error).__name__}: {error}"[:300]
+            reason = str(error) if isinstance(error, _TryAgain) else explain(error)
             if fruitless >= ATTEMPTS:
                 raise SourceFailed(f"{reason} ({ATTEMPTS} attempts without progress)") from error
             pause = max(backoff * 2 ** max(fruitless - 1, 0), getattr(error, "pause", 0.0))
-            say(f"{destination.name}: {reason}; {have:,} bytes so far, again in {pause:.0f} s")
+            reporter.say(f"{destination.name}: {reason}; {have:,} bytes so far, again in {pause:.0f} s")
             time.sleep(pause)
 
 
-def _http_attempt(url: str, part: Path, meta: Path, name: str, size: int | None, say: Say) -> None:
+def is_hopeless(error: Exception) -> bool:
+    """Whether a failed request never reached its server, so that the next attempt will not either."""
+    reason = getattr(error.args[0], "reason", None) if error.args else None
+    return isinstance(error, HOPELESS) or isinstance(reason, urllib3.exceptions.NewConnectionError)
+
+
+def explain(error: Exception) -> str:
+    """A failed request in one line."""
+    reason = getattr(error.args[0], "reason", None) if error.args else None
+    if isinstance(reason, urllib3.exceptions.NameResolutionError):
+        return "its name cannot be resolved: there is no internet here, or no such server"
+    if isinstance(error, requests.exceptions.ConnectTimeout):
+        return f"no connection within {TIMEOUT[0]} s"
+    if isinstance(reason, urllib3.exceptions.NewConnectionError):
+        return f"no connection ({str(reason).rpartition(': ')[2]})"
+    return " ".join(f"{type(error).__name__}: {error}".split())[:300]
+
+
+def _http_attempt(
+    url: str, part: Path, meta: Path, name: str, size: int | None, reporter: Reporter, extra: Mapping[str, str]
+) -> None:
     """Complete `part`, or raise; `meta` keeps what the server says identifies this content (ETag or date)."""
     have = part.stat().st_size if part.exists() else 0
-    headers = {"Accept-Encoding": "identity", "User-Agent": "vosflow"}
+    headers = {"Accept-Encoding": "identity", "User-Agent": "vosflow", **extra}
     if have:
         headers["Range"] = f"bytes={have}-"
         if validator := load_json(meta).get("validator"):
@@ -110,54 +158,14 @@ def _http_attempt(url: str, part: Path, meta: Path, name: str, size: int | None,
         etag = response.headers.get("ETag", "W/")
         weak = etag.startswith("W/")  # a weak one does not promise equal bytes
         save_json(meta, {"url": url, "validator": response.headers.get("Last-Modified") if weak else etag})
-        progress = Progress(name, total or size, say)
+        advance = reporter.progress(name, total or size)
         with open(part, "ab" if have else "wb") as file:
             for chunk in response.raw.stream(CHUNK, decode_content=False):
                 file.write(chunk)
                 have += len(chunk)
-                progress(have)
+                advance(have)
     if size is not None and have < size:  # without a Content-Length, a cut looks like the end
         raise _TryAgain(f"the answer ended after {have:,} of {size:,} bytes")
-
-
-def drive_file(file_id: str, destination: Path, lock: Path, say: Say) -> tuple[Path, bool]:
-    """Fetch a public file of Google Drive beside `destination`, one at a time on this machine (`lock`).
-
-    Returns:
-        The path of the complete file, and whether an earlier download was resumed.
-
-    Raises:
-        SourceFailed: not public, gone, its quota used up, or no connection.
-    """
-    import gdown  # takes 0.2 s to import, and only this source needs it
-
-    folder = drive_folder(destination, file_id)
-    folder.mkdir(parents=True, exist_ok=True)
-    target = folder / destination.name
-    target.unlink(missing_ok=True)
-    resumed = any(folder.iterdir())
-    progress = Progress(destination.name, None, say)
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    with filelock.FileLock(lock):  # Drive refuses parallel downloads sooner
-        try:
-            gdown.download(
-                id=file_id,
-                output=str(target),
-                quiet=True,
-                resume=True,
-                retries=ATTEMPTS,
-                timeout=TIMEOUT,
-                progress=progress,
-            )
-        except (gdown.exceptions.DownloadError, requests.RequestException) as error:
-            text = " ".join(str(error).split())
-            if QUOTA.search(text):
-                text = f"its download quota is used up, or it is not public any more: {text}"
-            raise SourceFailed(text) from error
-    if is_web_page(target) and QUOTA.search(target.read_text(errors="replace")):
-        target.unlink()
-        raise SourceFailed("its download quota is used up (Drive sent a web page that says so)")
-    return target, resumed
 
 
 def copy_file(path: str, destination: Path) -> tuple[Path, bool]:
@@ -168,27 +176,6 @@ def copy_file(path: str, destination: Path) -> tuple[Path, bool]:
     return part_path(destination), False
 
 
-class Progress:
-    """Says how far a download is, at most every ten seconds."""
-
-    def __init__(self, name: str, total: int | None, say: Say) -> None:
-        self._name, self._total, self._say = name, total, say
-        self._began: tuple[float, int] | None = None
-        self._next = 0.0
-
-    def __call__(self, have: int, total: int | None = None) -> None:
-        now = time.monotonic()
-        if self._began is None:
-            self._began, self._next = (now, have), now + 10
-        if now < self._next:
-            return
-        self._next = now + 10
-        speed = (have - self._began[1]) / (now - self._began[0]) / 1e6
-        total = total or self._total
-        share = f" of {total / 1e6:,.0f} MB ({100 * have / total:.0f} %)" if total else " MB"
-        self._say(f"{self._name}: {have / 1e6:,.0f}{share}, {speed:.1f} MB/s")
-
-
 def part_path(destination: Path) -> Path:
     """Where an unfinished download of `destination` is."""
     return destination.with_name(f"{destination.name}.part")
@@ -197,11 +184,6 @@ def part_path(destination: Path) -> Path:
 def meta_path(destination: Path) -> Path:
     """Where it is kept what an unfinished download is a part of."""
     return destination.with_name(f"{destination.name}.part.json")
-
-
-def drive_folder(destination: Path, file_id: str) -> Path:
-    """Where unfinished downloads of `destination` from one file of Google Drive are."""
-    return destination.with_name(f"{destination.name}.{file_id}.gdrive")
 
 
 def is_web_page(path: Path) -> bool:

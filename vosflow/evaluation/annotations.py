@@ -1,33 +1,57 @@
-"""A manifest for scoring only, from a bare folder of annotations."""
+"""A manifest for scoring only, from a bare folder of annotations (and the publisher's meta file)."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
 
+from vosflow.datasets.lists import folder_names
 from vosflow.errors import VosflowError
-from vosflow.manifest import ImageFolder, Manifest, VideoEntry
+from vosflow.evaluation.instances import annotated_file
+from vosflow.evaluation.meta import Meta, find_meta
+from vosflow.evaluation.protocols import load_protocol
+from vosflow.manifest import INSTANCES, PER_OBJECT, ImageFolder, Manifest, VideoEntry
+from vosflow.masks import object_folder
 
 FrameList = dict[str, tuple[str, ...] | None]
 """Videos in order; the names of their frames, or None where the list names only the video."""
 
 
-def annotated_folder(annotations: str | Path, *, protocol: str, videos: str | Path | None = None) -> Manifest:
+def annotated_folder(
+    annotations: str | Path, *, protocol: str, videos: str | Path | None = None, meta: str | Path | None = None
+) -> Manifest:
     """The ground-truth view of a folder: what a protocol needs, nothing for a tracker.
 
     Args:
-        annotations: holds {video}/{frame}.png, for example DAVIS/Annotations/480p.
+        annotations: holds {video}/{frame}.png, for example DAVIS/Annotations/480p; for protocols of the per-object
+            layout (sav) {video}/{object:03d}/{frame}.png; for protocols of instances (ytvis) a JSON file.
         protocol: the rules to score by.
-        videos: a list of the videos, see `read_video_list`; by default every sub-folder, sorted by name.
+        videos: a list of the videos, see `read_video_list`; by default those of the meta file, or every sub-folder,
+            sorted by name.
+        meta: the publisher's meta file, for the protocols that need one (mosev2, lvos, youtube-vos); by default it is
+            looked for beside the annotations. For lvos, unseen_videos.txt of lvos-evaluation belongs beside it.
 
     Returns:
         A manifest without frames or prompts to track. The ground truth is every PNG file of a video's folder, or the
         frames that the list names; sorted by number where all names are numbers, else by name.
 
     Raises:
-        VosflowError: a missing or empty folder, a listed frame that is missing, an unreadable first annotation.
+        VosflowError: a missing or empty folder, a listed frame that is missing, an unreadable first annotation; a meta
+            file that is missing, unreadable or of other videos.
     """
+    layout = load_protocol(protocol).layouts[0]
+    if layout == INSTANCES:
+        if videos is not None or meta is not None:
+            raise VosflowError(
+                f"protocol {protocol} takes all of its videos from the annotations",
+                path=videos or meta,
+                expected="no list of videos and no meta file",
+                remedy="leave out --videos and --meta",
+            )
+        return annotated_file(annotations, protocol=protocol)
     annotations = Path(annotations)
     if not annotations.is_dir():
         raise VosflowError(
@@ -36,12 +60,14 @@ def annotated_folder(annotations: str | Path, *, protocol: str, videos: str | Pa
             expected="a folder with one sub-folder of ground-truth PNG files per video",
             remedy="check the path; for DAVIS it ends with Annotations/480p",
         )
+    facts = find_meta(protocol, annotations, None if meta is None else Path(meta))
     listed: FrameList
-    if videos is None:
-        folders = sorted(p.name for p in annotations.iterdir() if p.is_dir() and not p.name.startswith("."))
-        listed = dict.fromkeys(folders)
-    else:
+    if videos is not None:
         listed = read_video_list(videos)
+    elif facts is not None:
+        listed = dict.fromkeys(facts.videos)
+    else:
+        listed = dict.fromkeys(folder_names(annotations))
     if not listed:
         raise VosflowError(
             "no video to score",
@@ -49,9 +75,20 @@ def annotated_folder(annotations: str | Path, *, protocol: str, videos: str | Pa
             expected="one sub-folder per video" if videos is None else "one video per line",
             remedy="check the path; for DAVIS the annotations' folder ends with Annotations/480p",
         )
-    entries = tuple(_entry(annotations, video, frames) for video, frames in listed.items())
+    if layout == PER_OBJECT:
+        entries = tuple(_object_folders(annotations, video) for video in listed)
+    else:
+        entries = tuple(_entry(annotations, video, frames) for video, frames in listed.items())
+    if facts is not None:
+        entries = tuple(_with_facts(entry, facts, annotations) for entry in entries)
     return Manifest(
-        dataset=annotations.name, split="annotations", root=str(annotations), videos=entries, protocol=protocol
+        dataset=annotations.name,
+        split="annotations",
+        root=str(annotations),
+        videos=entries,
+        layout=layout,
+        protocol=protocol,
+        notes=() if facts is None else facts.notes,
     )
 
 
@@ -111,10 +148,55 @@ def _entry(annotations: Path, video: str, listed: tuple[str, ...] | None) -> Vid
                 remedy="extract the dataset's archive again, or use the list that belongs to it",
             )
         names = list(listed)
-    names.sort(key=int if all(name.isdecimal() for name in names) else None)
-    height, width = _size(folder / f"{names[0]}.png")
-    truth = ImageFolder(video, ".png", tuple(names))
+    truth = ImageFolder(video, ".png", _in_order(names))
+    height, width = _size(truth.path(annotations, truth.names[0]))
     return VideoEntry(video, frames=truth, height=height, width=width, objects=(), prompts=(), ground_truth=truth)
+
+
+def _object_folders(annotations: Path, video: str) -> VideoEntry:
+    """A video of the per-object layout: a folder of frames for each object, with names such as 000."""
+    folders = folder_names(annotations / video)
+    odd = [name for name in folders if not name.isdecimal() or name != object_folder(int(name))]
+    if odd or not folders:
+        raise VosflowError(
+            f"video {video} has no folders of objects" if not folders else f"{odd[0]!r} is not an object's folder",
+            path=annotations / video,
+            expected="{video}/{object}/{frame}.png, with three-digit numbers for the objects, as in SA-V",
+            remedy="check the annotations' folder; for one label map per frame use another protocol (vos-benchmark)",
+        )
+    frames = {int(name): _entry(annotations / video, name, None).frames.names for name in folders}
+    truth = ImageFolder(video, ".png", _in_order({name for names in frames.values() for name in names}))
+    first = next(iter(frames))
+    height, width = _size(annotations / video / object_folder(first) / f"{frames[first][0]}.png")
+    return VideoEntry(
+        video, truth, height, width, objects=tuple(frames), prompts=(), ground_truth=truth, object_frames=frames
+    )
+
+
+def _with_facts(entry: VideoEntry, meta: Meta, annotations: Path) -> VideoEntry:
+    """`entry` with what the meta file says of it."""
+    facts = meta.videos.get(entry.name)
+    if facts is None:
+        raise VosflowError(
+            f"video {entry.name} is not in the meta file",
+            path=meta.path,
+            expected=f"the videos of {annotations}",
+            remedy="use the meta file of this split, or list the videos to score (--videos)",
+        )
+    count = len(entry.ground_truth.names)
+    if facts.length is not None and facts.length != count:
+        raise VosflowError(
+            f"video {entry.name} has {count} annotated frames, but {facts.length} in the meta file",
+            path=annotations / entry.name,
+            expected=f"the {facts.length} frames of {meta.path}",
+            remedy="extract the dataset's archive again, or use the meta file of this split",
+        )
+    return replace(entry, objects=facts.objects, object_frames=facts.object_frames, groups=facts.groups)
+
+
+def _in_order(names: Iterable[str]) -> tuple[str, ...]:
+    names = list(names)
+    return tuple(sorted(names, key=int if all(name.isdecimal() for name in names) else None))
 
 
 def _size(path: Path) -> tuple[int, int]:

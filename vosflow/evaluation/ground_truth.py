@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from vosflow.errors import VosflowError
+from vosflow.evaluation.png import read_ids
 from vosflow.manifest import LABEL_MAPS, ImageFolder, Manifest, VideoEntry
-from vosflow.masks import read_label_map
 
 SHOWN = 8  # names listed in an error before it says "..."
 
@@ -38,7 +38,7 @@ def check_ground_truth(manifest: Manifest) -> None:
 def read_ground_truth(video: VideoEntry, root: str | Path, frame: str) -> np.ndarray:
     """The ground truth of one frame, uint8 [H, W]; raises VosflowError if it is unreadable or of another size."""
     path = _ground_truth(video).path(root, frame)
-    label_map, _ = read_label_map(path)
+    label_map = read_ids(path)
     if label_map.shape != (video.height, video.width):
         raise VosflowError(
             f"the ground truth is {label_map.shape[1]}x{label_map.shape[0]} pixels",

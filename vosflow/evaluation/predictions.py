@@ -5,14 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from vosflow.errors import VosflowError
 from vosflow.evaluation.ground_truth import missing_files, some
+from vosflow.evaluation.png import read_ids
 from vosflow.manifest import LABEL_MAPS, Manifest, VideoEntry
-from vosflow.masks import object_folder, read_label_map
-from vosflow.trackers.base import Masks
+from vosflow.masks import object_folder
+
+if TYPE_CHECKING:
+    from vosflow.trackers.base import Masks
 
 Needs = Mapping[str, Sequence[int]]
 """The frames of a video that must be predicted, each with its objects: see `Protocol.needs`."""
@@ -86,12 +90,13 @@ class Predictions:
         """The masks of one frame; in the per-object layout those of `objects`.
 
         Raises:
-            VosflowError: unreadable, RGB, or of another size than the ground truth; missing, if strict.
+            VosflowError: unreadable, RGB, or of another size than the ground truth; missing, if strict; more than two
+                values in the mask of one object.
         """
         if self.layout == LABEL_MAPS:
             return self._read(video, self.path(video, frame))
         folder = self.folder / video.name
-        return {o: self._read(video, folder / object_folder(o) / f"{frame}.png") > 0 for o in objects}
+        return {o: self._read_mask(video, folder / object_folder(o) / f"{frame}.png") for o in objects}
 
     def _missing(self, video: str, needs: Needs) -> list[str]:
         folder = self.folder / video
@@ -107,10 +112,22 @@ class Predictions:
             for name in missing_files(folder / object_folder(object_id), names)
         ]
 
+    def _read_mask(self, video: VideoEntry, path: Path) -> np.ndarray:
+        values = self._read(video, path)
+        low, high = values.min(), values.max()
+        if low != high and np.count_nonzero(values == low) + np.count_nonzero(values == high) < values.size:
+            raise VosflowError(
+                "the mask of one object has more than two pixel values",
+                path=path,
+                expected="0 for background and one other value for the object",
+                remedy="save one binary mask per object: no ids of several objects, no probabilities",
+            )
+        return values > 0
+
     def _read(self, video: VideoEntry, path: Path) -> np.ndarray:
         if not self.strict and not path.is_file():
             return np.zeros((video.height, video.width), np.uint8)
-        label_map, _ = read_label_map(path)
+        label_map = read_ids(path)
         if label_map.shape != (video.height, video.width):
             raise VosflowError(
                 f"the prediction is {label_map.shape[1]}x{label_map.shape[0]} pixels",

@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import signal
+import functools
 import traceback
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
-
 from vosflow.errors import VosflowError
 from vosflow.evaluation.ground_truth import check_ground_truth
+from vosflow.evaluation.machine_code import prepare
 from vosflow.evaluation.predictions import Needs, Predictions
+from vosflow.evaluation.processes import WorkerDied, in_processes
 from vosflow.evaluation.protocols import load_protocol
-from vosflow.evaluation.protocols.base import Protocol
+from vosflow.evaluation.protocols.base import InstanceProtocol, Protocol, Rules
 from vosflow.evaluation.scores import Score, write_results
 from vosflow.evaluation.statistics import Summary
-from vosflow.manifest import Manifest, VideoEntry
+from vosflow.manifest import LABEL_MAPS, Manifest, VideoEntry
 
 Progress = Callable[[str, int, int], None]
 """Called after each video with its name, the number of finished videos and the number of all."""
+
+PIXELS_PER_WORKER = 200_000_000  # 500 frames of 854x480: scoring them takes twice as long as starting a process
 
 
 @dataclass(frozen=True)
@@ -37,7 +36,7 @@ class Evaluation:
         missing: {video: number of missing predictions, counted as empty}; empty if scoring was strict.
     """
 
-    protocol: Protocol
+    protocol: Rules
     scores: list[Score]
     summary: Summary
     missing: dict[str, int]
@@ -77,8 +76,13 @@ def evaluate_run(
             expected=f"a folder outside {predictions}",
             remedy="choose another --output: score files among label maps would end up in submissions",
         )
-    folder = Predictions(Path(predictions), manifest.layout, strict)
-    result = evaluate(manifest, folder, load_protocol(name), workers=workers, progress=progress)
+    rules = load_protocol(name)
+    if isinstance(rules, InstanceProtocol):
+        rules.check(manifest)
+        result = Evaluation(rules, *rules.evaluate(manifest, Path(predictions), strict=strict, progress=progress))
+    else:
+        folder = Predictions(Path(predictions), manifest.layout, strict)
+        result = evaluate(manifest, folder, rules, workers=workers, progress=progress)
     if output is not None:
         write_results(output, result.scores, result.summary, result.protocol.extra)
     return result
@@ -97,7 +101,8 @@ def evaluate(
     Args:
         manifest: the dataset split; relative roots are relative to the working directory.
         protocol: the rules, see `vosflow.evaluation.protocols.load_protocol`.
-        workers: number of processes; 1 scores in this one. The result does not depend on it.
+        workers: largest number of processes; 1 scores in this one, and so is what is too little to be worth more. The
+            result does not depend on it.
         progress: see `Progress`.
 
     Raises:
@@ -109,7 +114,7 @@ def evaluate(
     missing = predictions.check(manifest, needs)
     check_ground_truth(manifest)
     rows: dict[str, list[Score]] = {}
-    for video, scores in _score_videos(manifest, needs, predictions, protocol, min(workers, len(manifest.videos))):
+    for video, scores in _score_videos(manifest, needs, predictions, protocol, workers):
         rows[video] = scores
         if progress is not None:
             progress(video, len(rows), len(manifest.videos))
@@ -131,40 +136,35 @@ def _score_videos(
     manifest: Manifest, needs: Mapping[str, Needs], predictions: Predictions, protocol: Protocol, workers: int
 ) -> Iterator[tuple[str, list[Score]]]:
     """Yield (video, rows) as they are finished."""
+    pixels = {video.name: _pixels(video, needs[video.name], predictions.layout) for video in manifest.videos}
+    workers = min(workers, len(manifest.videos), sum(pixels.values()) // PIXELS_PER_WORKER)
     if workers <= 1:
         for video in manifest.videos:
             yield video.name, score_video(protocol, video, manifest.root, needs[video.name], predictions)
         return
-    # Fresh processes, because a forked one inherits locked locks if this one has threads (OpenCV's, PyTorch's).
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker)
+    prepare()  # compile once, not in each of the processes
+    largest_first = sorted(manifest.videos, key=lambda video: pixels[video.name], reverse=True)
+    tasks = {video.name: (video, needs[video.name]) for video in largest_first}
     try:
-        largest_first = sorted(manifest.videos, key=lambda v: v.cost * v.height * v.width, reverse=True)
-        futures = {
-            pool.submit(_score_in_worker, protocol, video, manifest.root, needs[video.name], predictions): video.name
-            for video in largest_first
-        }
-        for future in as_completed(futures):
-            yield futures[future], future.result()
-    except BrokenProcessPool as error:
+        yield from in_processes(functools.partial(_score_task, protocol, manifest.root, predictions), tasks, workers)
+    except WorkerDied as death:
+        began = f"while it scored video {death.task}" if death.task else "before it could score a video"
         raise VosflowError(
-            "a worker process died while scoring (it was killed, perhaps for lack of memory)",
-            path=predictions.folder,
-            expected=f"room for {workers} processes of about 200 MB",
-            remedy="evaluate again with fewer workers (--workers 1)",
-        ) from error
-    finally:
-        pool.shutdown(cancel_futures=True)
+            f"a worker process {death.how} {began}",
+            path=predictions.folder / (death.task or ""),
+            expected=f"room in memory for {workers} processes of about 150 MB",
+            remedy="evaluate again, with fewer workers if memory was short (--workers 1)",
+        ) from death
 
 
-def _start_worker() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C and cancels what is waiting
-    cv2.setNumThreads(1)  # one video per process is parallel enough
+def _pixels(video: VideoEntry, needs: Needs, layout: str) -> int:
+    """How many predicted pixels must be read."""
+    images = len(needs) if layout == LABEL_MAPS else sum(map(len, needs.values()))
+    return images * video.height * video.width
 
 
-def _score_in_worker(
-    protocol: Protocol, video: VideoEntry, root: str, needs: Needs, predictions: Predictions
-) -> list[Score]:
+def _score_task(protocol: Protocol, root: str, predictions: Predictions, task: tuple[VideoEntry, Needs]) -> list[Score]:
+    video, needs = task
     try:
         return score_video(protocol, video, root, needs, predictions)
     except VosflowError:

@@ -18,7 +18,7 @@ from vosflow.evaluation.protocols import load_protocol
 from vosflow.report import tables
 from vosflow.report.filmstrips import CORRECT, EXTRA, MISSED, SWAPPED, make_filmstrips
 from vosflow.report.plots import INK, PAPER, RULE, SERIES, SOFT, plot_speed, plot_sweeps, plot_videos
-from vosflow.report.published import Comparison, compare
+from vosflow.report.published import TOLERANCE, Comparison, compare
 from vosflow.report.results import RunResult, main_runs
 
 TEMPLATES = Path(__file__).resolve().parent / "templates"
@@ -87,6 +87,7 @@ def render_page(
     )
     environment.filters |= {"percent": tables.percent, "speed": tables.three_digits, "json": _readable_json}
     speed = plot_speed(runs)
+    comparisons = [comparison for run in runs for comparison in compare(run, published)]
     return environment.get_template("index.html").render(
         runs=runs,
         rows=rows,
@@ -98,8 +99,10 @@ def render_page(
         notes=_notes(runs),
         devices=sorted({device for run in runs for device in run.devices}),
         plotted_devices=sorted({device for run in runs if run.scores is not None for device in run.devices}),
-        comparisons=[comparison for run in runs for comparison in compare(run, published)],
+        comparisons=[comparison for comparison in comparisons if not comparison.reasons],
+        incomparable=[comparison for comparison in comparisons if comparison.reasons],
         comparison_row=_comparison_row,
+        tolerance=f"{100 * TOLERANCE:g}",
         sweeps={name: Markup(svg) for name, svg in plot_sweeps(runs).items()},
         speed=None if speed is None else Markup(speed),
         videos={name: Markup(svg) for name, svg in plot_videos(runs).items()},
@@ -133,9 +136,12 @@ def _headline(runs: Sequence[RunResult]) -> dict:
     }
 
 
+PUBLISHED_COLUMNS = ("published", "difference", "within_tolerance")
+
+
 def _columns(rows: Sequence[tables.Row]) -> list[str]:
     """The columns of the page's table; published numbers have a table of their own, with their sources."""
-    return [name for name in tables.shown_columns(rows) if name not in ("published", "difference")]
+    return [name for name in tables.shown_columns(rows) if name not in PUBLISHED_COLUMNS]
 
 
 def _table(rows: Sequence[tables.Row]) -> list[list[Cell]]:
@@ -162,6 +168,7 @@ def _comparison_row(comparison: Comparison) -> list[str]:
         f"{comparison.row.value:g}",
         tables.percent(comparison.reproduced, decimals=2),
         tables.percent(comparison.difference, signed=True, decimals=2).replace("-", "−"),
+        "yes" if comparison.within_tolerance else "no",
     ]
 
 

@@ -59,7 +59,7 @@ STYLE = {
 }
 NO_METADATA = {"Date": None, "Creator": None, "Format": None, "Type": None}
 Point = tuple[float, float, bool]
-"""Value of the setting, J&F in percent, whether the value is out of distribution."""
+"""Value of the setting, score in percent, whether the value is out of distribution."""
 Spot = tuple[float, float]
 Box = tuple[float, float, float, float]
 """left, bottom, right, top"""
@@ -67,7 +67,7 @@ PANELS_IN_A_ROW = 6  # per-video panels: more make the bars too short to compare
 
 
 def plot_sweeps(runs: Sequence[RunResult]) -> dict[str, str]:
-    """{setting: SVG} of J&F against every numeric setting that was swept over at least two values.
+    """{setting: SVG} of the score (most often J&F) against every numeric setting that was swept over at least two values.
 
     One panel per dataset, one line per tracker or checkpoint with otherwise equal settings. Hollow marks are values
     that the run's notes call out of distribution.
@@ -89,6 +89,7 @@ def plot_sweeps(runs: Sequence[RunResult]) -> dict[str, str]:
                     labels += [label] * (label not in labels)
                     _draw_line(axis, label, points, families.index(family), labels.index(label), len(chosen) == 1)
                 _finish_sweep(axis, setting, [point[0] for _, _, points in chosen for point in points])
+                axis.set_ylabel(f"{main_runs(runs)[dataset].score_name} (%)")
                 axis.set_title(dataset)
             if len(lines) > len(datasets):
                 _legend_below(figure)
@@ -101,7 +102,7 @@ def _sweep_lines(runs: Sequence[RunResult], setting: str) -> dict[tuple[str, str
     lines: dict[tuple[str, str, str], list[Point]] = {}
     for run in runs:
         value = run.description["settings"].get(setting)
-        if run.scores is None or isinstance(value, bool) or not isinstance(value, int | float):
+        if math.isnan(run.score) or isinstance(value, bool) or not isinstance(value, int | float):
             continue
         others = {name: other for name, other in run.shown_settings.items() if name != setting}
         label = ", ".join([run.family, *(f"{name}={other}" for name, other in others.items())])
@@ -137,16 +138,15 @@ def _finish_sweep(axis: Axes, setting: str, values: list[float]) -> None:
     axis.yaxis.set_major_locator(MaxNLocator(5))
     axis.grid(axis="y")
     axis.set_xlabel(setting)
-    axis.set_ylabel("J&F (%)")
 
 
 def plot_speed(runs: Sequence[RunResult]) -> str | None:
-    """SVG of J&F against frames/s, one panel per dataset; None where fewer than two runs are scored.
+    """SVG of the score against frames/s, one panel per dataset; None where fewer than two runs are scored.
 
     A thin line reaches from a run's slowest to its fastest video. One colour per tracker or checkpoint. Every mark is
     labelled with its run, placed so that no two labels collide.
     """
-    scored = [run for run in runs if run.scores is not None and run.description["totals"]["frames_per_second"]]
+    scored = [run for run in runs if not math.isnan(run.score) and run.description["totals"]["frames_per_second"]]
     counts = Counter(run.dataset for run in scored)
     datasets = [name for name, count in counts.items() if count > 1]
     if not datasets:
@@ -186,7 +186,7 @@ def _draw_speed(axis: Axes, runs: Sequence[RunResult], families: list[str]) -> N
     axis.margins(y=0.15)
     axis.grid()
     axis.set_xlabel("frames/s" + (" (log scale)" if axis.get_xscale() == "log" else ""))
-    axis.set_ylabel("J&F (%)")
+    axis.set_ylabel(f"{runs[0].score_name} (%)")
 
 
 def _decades(low: float, high: float) -> Iterator[float]:

@@ -1,8 +1,8 @@
-"""Published numbers beside reproduced ones: which rows of the catalog a run may be compared with."""
+"""Published numbers beside reproduced ones: which rows a run may be compared with, and why not the others."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from vosflow.catalog import PublishedRow, find_split, load_published
@@ -10,46 +10,107 @@ from vosflow.errors import VosflowError
 from vosflow.report.results import RunResult
 from vosflow.trackers.sam2 import TRAINED_IMAGE_SIZE, TRAINED_NUM_MASKMEM
 
-METRICS = {"J&F": "J&F-Mean", "J": "J-Mean", "F": "F-Mean"}
-AS_PUBLISHED = {"sam2": {"num_maskmem": TRAINED_NUM_MASKMEM, "image_size": TRAINED_IMAGE_SIZE, "precision": "bfloat16"}}
-"""Values that say aloud what the released networks and their authors' script do anyway: they change no method."""
+METRICS = {
+    "J&F": "J&F-Mean",
+    "J": "J-Mean",
+    "F": "F-Mean",
+    "G": "G",
+    "J&F-dot": "J&F-dot-Mean",
+    "J-seen": "J-seen",
+    "F-seen": "F-seen",
+    "J-unseen": "J-unseen",
+    "F-unseen": "F-unseen",
+    "AR100": "AR@100",
+    "AP": "AP",
+}
+"""The column of global_results.csv for each metric; those that a run's protocol does not compute are passed over."""
+
+SAM2_AS_PUBLISHED = {"num_maskmem": (TRAINED_NUM_MASKMEM,), "image_size": (TRAINED_IMAGE_SIZE,)}
+SAME_METHOD = ("precision", "mode")
+AS_PUBLISHED = {"sam2": SAM2_AS_PUBLISHED, "sam2long": {**SAM2_AS_PUBLISHED, "preset": ("readme",)}}
+"""Values that say aloud what the released networks and their authors' scripts do anyway: they change no method, nor do
+the settings in SAME_METHOD, whatever they are."""
+
+TOLERANCE = 0.005
+"""How far two runs of the same weights may be apart, as a fraction: the re-runs of SAM 2 on SA-V test by the authors of
+SAM2Long are up to 0.5 points from the numbers of its own README. Not a published value."""
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """A published number and the run that reproduces it; fractions. `difference` = reproduced - published."""
+    """A published number and the run that stands beside it; fractions.
+
+    `reasons` say why they are not measures of the same thing; if there is none, `difference` = reproduced - published.
+    """
 
     run: RunResult
     row: PublishedRow
     published: float
     reproduced: float
+    reasons: tuple[str, ...] = ()
 
     @property
-    def difference(self) -> float:
-        return self.reproduced - self.published
+    def difference(self) -> float | None:
+        return None if self.reasons else self.reproduced - self.published
+
+    @property
+    def within_tolerance(self) -> bool | None:
+        """Whether the run reproduces the number, or None where they cannot be compared."""
+        return None if self.reasons else abs(self.reproduced - self.published) <= TOLERANCE + 1e-9
 
 
 def compare(run: RunResult, published: Iterable[PublishedRow] | None = None) -> list[Comparison]:
-    """The published numbers that `run` reproduces, in the catalog's order (tables show the first J&F).
+    """The published numbers for the tracker, checkpoint, dataset and split of `run`: comparable ones first.
 
-    They are for the same checkpoint, dataset and split. The run is at default settings, scored, and over all videos
-    of the split, as far as the catalog knows their number. `published` replaces the catalog's rows.
+    Otherwise the order is the catalog's (tables show the first J&F). A run that is not scored, or compared with
+    something else than ground truth, has none. `published` replaces the catalog's rows.
     """
-    stated = AS_PUBLISHED.get(run.tracker, {})
-    changed = [name for name, value in run.changed_settings.items() if name not in stated or stated[name] != value]
-    if run.scores is None or run.checkpoint is None or changed or not _is_complete(run):
+    if run.scores is None or run.description.get("agreement_with") or run.checkpoint is None:
         return []
-    identity = (run.checkpoint, run.description["dataset"], run.description["split"])
-    return [
-        Comparison(run, row, row.value / 100, run.scores[METRICS[row.metric]])
+    identity = (run.tracker, run.checkpoint, run.description["dataset"], run.description["split"])
+    found = [
+        Comparison(run, row, row.value / 100, run.scores[column], tuple(_reasons(run, row)))
         for row in (load_published() if published is None else published)
-        if (row.checkpoint, row.dataset, row.split) == identity
+        if (row.tracker, row.checkpoint, row.dataset, row.split) == identity
+        and (column := METRICS.get(row.metric)) in run.scores
     ]
+    return sorted(found, key=lambda comparison: bool(comparison.reasons))
 
 
-def _is_complete(run: RunResult) -> bool:
+def _reasons(run: RunResult, row: PublishedRow) -> Iterator[str]:
+    """Why the run and the published number are not measures of the same thing, in words for a table."""
+    if row.not_comparable:
+        yield row.not_comparable
+    protocol = run.description["protocol"]
+    if row.evaluator and row.evaluator != protocol:
+        yield f"scored by {_evaluator(row.evaluator)}, here by the rules of {protocol}"
+    changed = dict(sorted(_method_settings(run).items()))
+    if changed != row.settings:
+        differing = {name: changed.get(name, "default") for name in sorted({*changed, *row.settings})}
+        differing = {name: value for name, value in differing.items() if row.settings.get(name, "default") != value}
+        yield "other settings: " + ", ".join(f"{name}={value}" for name, value in differing.items())
+    expected = _videos(run)
+    tracked = len(run.description["videos"])
+    if expected not in (None, tracked):
+        yield f"{tracked} of {expected} videos"
+
+
+def _method_settings(run: RunResult) -> dict:
+    """The settings that make `run` another method than the tracker at its defaults."""
+    stated = AS_PUBLISHED.get(run.tracker, {})
+    return {
+        name: value
+        for name, value in run.changed_settings.items()
+        if name not in SAME_METHOD and value not in stated.get(name, ())
+    }
+
+
+def _evaluator(name: str) -> str:
+    return {"server": "the publisher's server", "unknown": "an evaluator that is not named"}.get(name, name)
+
+
+def _videos(run: RunResult) -> int | None:
     try:
-        videos = find_split(run.description["dataset"], run.description["split"]).videos
+        return find_split(run.description["dataset"], run.description["split"]).videos
     except VosflowError:
-        return True  # a dataset of the user's own: nothing is published about it
-    return videos is None or videos == len(run.description["videos"])
+        return None  # a dataset of the user's own

@@ -12,6 +12,8 @@ from pathlib import Path
 from pydantic_core import to_jsonable_python
 
 from vosflow.errors import VosflowError
+from vosflow.evaluation.protocols import load_protocol
+from vosflow.evaluation.protocols.base import Rules
 from vosflow.evaluation.scores import (
     GLOBAL_FILE,
     PER_OBJECT_FILE,
@@ -64,15 +66,40 @@ class RunResult:
         """Id of the checkpoint, or None for a tracker without one."""
         return (self.description["checkpoint"] or {}).get("id")
 
+    @cached_property
+    def rules(self) -> Rules | None:
+        """The protocol by which it was scored, or None where no ground truth is public."""
+        return None if self.scores is None else load_protocol(self.description["protocol"])
+
     @property
     def score(self) -> float:
-        """Mean J&F as a fraction; NaN without ground truth."""
-        return math.nan if self.scores is None else self.scores["J&F-Mean"]
+        """The protocol's headline number, most often J&F, as a fraction; NaN without ground truth."""
+        return math.nan if self.scores is None else self.scores[self.rules.headline]
+
+    @property
+    def score_name(self) -> str:
+        """What `score` is called in tables and figures; "" without ground truth."""
+        return "" if self.rules is None else short_name(self.rules.headline)
+
+    @property
+    def notes(self) -> list[str]:
+        """What a reader must know of its numbers: of the protocol first, then of the run."""
+        return [*(self.rules.notes if self.rules else ()), *self.description["notes"]]
 
     @property
     def devices(self) -> list[str]:
         """The devices that computed the videos, each once, in order of first use."""
         return list(dict.fromkeys(video["device"] for video in self.description["videos"]))
+
+    @property
+    def precisions(self) -> list[str]:
+        """What the videos were computed in, each once ("float32", "bfloat16")."""
+        return sorted({video["precision"] for video in self.description["videos"]})
+
+    @property
+    def mode(self) -> str:
+        """The tracker's mode ("exact", "fast"), or "" where it has none."""
+        return self.description["settings"].get("mode", "")
 
     @property
     def slowest(self) -> float:
@@ -115,10 +142,10 @@ class RunResult:
         for score in read_scores(path):
             table[score.video][score.frame].append((score.J + score.F) / 2)
         expected = {video["video"] for video in self.description["videos"]}
-        if set(table) != expected:
-            odd = sorted(set(table) ^ expected)
+        odd = sorted(set(table) - expected)  # some protocols give a short video no row
+        if odd:
             raise VosflowError(
-                f"the scores are not those of this run's videos ({', '.join(odd[:5])} in one and not in the other)",
+                f"the scores are not those of this run's videos ({', '.join(odd[:5])} not among them)",
                 path=path,
                 expected=f"the {len(expected)} videos named in {self.path.name}",
                 remedy=f"delete the file and {RERUN}",
@@ -181,8 +208,13 @@ def non_default_settings(tracker: str, settings: dict) -> dict:
     return {name: value for name, value in settings.items() if name not in defaults or value != defaults[name]}
 
 
+def short_name(column: str) -> str:
+    """A column of global_results.csv as tables call it: J&F for J&F-Mean."""
+    return column.removesuffix("-Mean")
+
+
 def main_runs(runs: Sequence[RunResult]) -> dict[str, RunResult]:
-    """The run that stands for each dataset: the highest J&F, and the first of equals (or without ground truth)."""
+    """The run that stands for each dataset: the highest score, and the first of equals (or without ground truth)."""
     best: dict[str, RunResult] = {}
     for run in runs:
         if run.dataset not in best or run.score > best[run.dataset].score:

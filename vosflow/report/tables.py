@@ -17,7 +17,7 @@ from rich.text import Text
 
 from vosflow.catalog import PublishedRow
 from vosflow.errors import VosflowError
-from vosflow.report.published import compare
+from vosflow.report.published import TOLERANCE, Comparison, compare
 from vosflow.report.results import RunResult
 
 SCORE_COLUMNS = {
@@ -30,25 +30,30 @@ SCORE_COLUMNS = {
     "F-Decay": "F-Decay",
 }
 COLUMNS = (
-    *("dataset", "run", "tracker", "checkpoint", "settings"),
+    *("dataset", "run", "tracker", "checkpoint", "settings", "compared_with"),
     *SCORE_COLUMNS,
-    *("frames_per_second", "peak_memory_MiB", "videos", "frames", "objects", "device"),
-    *("published", "difference", "notes"),
+    *("frames_per_second", "peak_memory_MiB", "videos", "frames", "objects", "mode", "precision", "device"),
+    *("published", "difference", "within_tolerance", "not_comparable", "notes"),
 )
 NO_GROUND_TRUTH = "no public ground truth"
+GROUND_TRUTH = "ground truth"
 SHOWN = {
     "dataset": "Dataset",
     "run": "Run",
     "settings": "Settings",
+    "compared_with": "What the numbers are",
     **{name: name for name in SCORE_COLUMNS},
+    "mode": "Mode",
+    "precision": "Precision",
     "frames_per_second": "Frames/s",
     "peak_memory_MiB": "Peak MiB",
     "videos": "Videos",
     "published": "Published J&F",
     "difference": "Difference",
+    "within_tolerance": f"Within {100 * TOLERANCE:g}",
 }
 """The columns a reader sees, and their headings; the CSV has them all."""
-TEXT_COLUMNS = ("dataset", "run", "settings")
+TEXT_COLUMNS = ("dataset", "run", "settings", "mode", "precision", "compared_with", "within_tolerance")
 MEBIBYTE = 2**20
 
 Row = dict[str, str]
@@ -77,16 +82,40 @@ def _row(run: RunResult, published: Iterable[PublishedRow] | None) -> Row:
         "videos": totals["videos"],
         "frames": totals["frames"],
         "objects": totals["objects"],
+        "mode": run.mode,
+        "precision": "; ".join(run.precisions),
         "device": "; ".join(run.devices),
+        "compared_with": _compared_with(run),
         "published": "",
         "difference": "",
+        "within_tolerance": "",
+        "not_comparable": "",
         "notes": json.dumps([NO_GROUND_TRUTH] * (run.scores is None) + run.description["notes"], ensure_ascii=False),
     }
-    for comparison in compare(run, published):
-        if comparison.row.metric == "J&F":
-            row |= {"published": comparison.published, "difference": comparison.difference}
-            break
-    return {name: "" if value is None else str(value) for name, value in row.items()}  # str(float) is exact
+    comparison = next((found for found in compare(run, published) if found.row.metric == "J&F"), None)
+    if comparison is not None:
+        row |= _published_cells(comparison)
+    return {name: "" if row[name] is None else str(row[name]) for name in COLUMNS}  # str(float) is exact
+
+
+def _published_cells(comparison: Comparison) -> Row:
+    """The cells on the published J&F: the number and the difference, or why it cannot be compared."""
+    if comparison.reasons:
+        number = f"{percent(comparison.published)} published for {comparison.row.method}"
+        return {"not_comparable": f"{number}: {'; '.join(comparison.reasons)}"}
+    return {
+        "published": comparison.published,
+        "difference": comparison.difference,
+        "within_tolerance": "yes" if comparison.within_tolerance else "no",
+    }
+
+
+def _compared_with(run: RunResult) -> str:
+    """What the masks were compared with; somebody's prediction is no ground truth, and says so."""
+    if run.scores is None:
+        return ""
+    other = run.description.get("agreement_with")
+    return f"agreement with {other}" if other else GROUND_TRUTH
 
 
 def write_summary(rows: Sequence[Row], csv_path: str | Path, markdown_path: str | Path) -> None:
@@ -125,6 +154,8 @@ def format_cell(column: str, text: str) -> str:
     """A cell as a reader sees it: scores in percent with one decimal, "" where there is nothing to show."""
     if column == "settings":
         return ", ".join(f"{name}={_plain(value)}" for name, value in json.loads(text).items())
+    if column == "compared_with" and text == GROUND_TRUTH:
+        return ""  # as everybody expects
     if text == "" or column in TEXT_COLUMNS:
         return text
     if column in SCORE_COLUMNS or column == "published":
@@ -175,6 +206,7 @@ def markdown(rows: Sequence[Row]) -> str:
         elif float(row["J&F"]) == best[row["dataset"]]:
             cells["J&F"] = f"**{cells['J&F']}**"
         own = [note for note in json.loads(row["notes"]) if note != NO_GROUND_TRUTH]
+        own += [f"not comparable with {row['not_comparable']}"] if row["not_comparable"] else []
         notes += [note for note in own if note not in notes]
         cells["run"] += "".join(f" [{notes.index(note) + 1}]" for note in own)
         lines.append("| " + " | ".join(cells.values()) + " |")
@@ -209,7 +241,8 @@ def print_summary(csv_path: str | Path, console: Console | None = None) -> None:
     widest = max(len(row["run"]) for row in rows)
     for dataset in dict.fromkeys(row["dataset"] for row in rows):
         chosen = [row for row in rows if row["dataset"] == dataset]
-        unscored = "" if chosen[0]["J&F"] else f", {NO_GROUND_TRUTH}"
+        unscored = format_cell("compared_with", chosen[0]["compared_with"]) if chosen[0]["J&F"] else NO_GROUND_TRUTH
+        unscored = f", {unscored}" if unscored else ""
         title = Text(f"{dataset}: {chosen[0]['videos']} videos{unscored}", style="bold")  # Text: [names] are no markup
         table = Table(box=SIMPLE_HEAD, title=title, title_justify="left", padding=(0, 1, 0, 0), pad_edge=False)
         table.add_column(SHOWN["run"], min_width=min(widest, 36), overflow="fold")
@@ -224,7 +257,10 @@ def print_summary(csv_path: str | Path, console: Console | None = None) -> None:
             if row["published"]:
                 shown = {name: format_cell(name, row[name]) for name in ("run", "J&F", "published", "difference")}
                 line = "{run}: J&F published {published}, reproduced {J&F}, difference {difference}".format(**shown)
-                console.print(Text(line))
+                inside = "within" if row["within_tolerance"] == "yes" else "not within"
+                console.print(Text(f"{line}, {inside} {100 * TOLERANCE:g}"))
+            elif row["not_comparable"]:
+                console.print(Text(f"{row['run']}: not comparable with {row['not_comparable']}"))
     console.print(Text("J and F in percent. Recall, decay and settings are in:"), Text(str(csv_path)), sep="\n")
 
 

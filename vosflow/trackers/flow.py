@@ -63,9 +63,9 @@ class FlowTracker:
         given: dict[int, tuple[int, np.ndarray]] = {}  # object: (index of its last prompt, mask float32 [H, W])
         sources: dict[int, np.ndarray] = {}  # index of a prompted frame: source coordinates [H, W, 2] in it
         previous = None
-        for index in range(min(by_frame), len(video)):
+        for index, frame in video.frames(min(by_frame)):
             with _one_thread():
-                current = _grey(video.read_frame(index))
+                current = _grey(frame)
                 if previous is not None:
                     steps = _backward_coordinates(previous, current, self._preset)
                     sources = {start: _follow(field, steps) for start, field in sources.items()}

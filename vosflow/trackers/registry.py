@@ -13,6 +13,7 @@ BUILT_IN = {
     "static": "vosflow.trackers.static:StaticTracker",
     "flow": "vosflow.trackers.flow:FlowTracker",
     "sam2": "vosflow.trackers.sam2:Sam2Tracker",
+    "sam2long": "vosflow.trackers.sam2long:Sam2LongTracker",
 }
 
 

@@ -6,15 +6,25 @@ import difflib
 import importlib
 
 from vosflow.errors import VosflowError
-from vosflow.evaluation.protocols.base import Protocol
+from vosflow.evaluation.protocols.base import Rules
 
 BUILT_IN = {
     "davis2016": "vosflow.evaluation.protocols.davis:Davis2016",
     "davis2017": "vosflow.evaluation.protocols.davis:Davis2017",
+    "davis2017-unsupervised": "vosflow.evaluation.protocols.davis_unsupervised:Davis2017Unsupervised",
+    "mose": "vosflow.evaluation.protocols.mose:Mose",
+    "mosev2": "vosflow.evaluation.protocols.mosev2:MoseV2",
+    "mosev2-fixed": "vosflow.evaluation.protocols.mosev2:MoseV2Fixed",
+    "sav": "vosflow.evaluation.protocols.sav:Sav",
+    "lvos": "vosflow.evaluation.protocols.lvos:Lvos",
+    "youtube-vos": "vosflow.evaluation.protocols.youtube_vos:YoutubeVos",
+    "vos-benchmark": "vosflow.evaluation.protocols.vos_benchmark:VosBenchmark",
+    "ytvis": "vosflow.evaluation.protocols.ytvis:YouTubeVis",
+    "uvo": "vosflow.evaluation.protocols.ytvis:Uvo",
 }
 
 
-def load_protocol(name: str) -> Protocol:
+def load_protocol(name: str) -> Rules:
     """The protocol called `name`; raises VosflowError, with a suggestion, if there is none."""
     if name not in BUILT_IN:
         close = difflib.get_close_matches(name, BUILT_IN, n=1)

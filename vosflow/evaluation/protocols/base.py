@@ -1,19 +1,22 @@
-"""What a protocol is: the exact rules by which a publisher scores masks. It knows no tracker and reads no predictions.
+"""What a protocol is: the exact rules by which a publisher scores masks. It knows no tracker.
 
-needs    which frames of a video must be predicted
-scorer   takes the masks of these frames one by one, from files or straight from a tracker, and gives rows of scores
-summarize   the statistics that the publisher reports, from the rows of all videos
+Rules               what all have: name, description, layouts
+Protocol            scores masks frame by frame, and reads no predictions itself:
+    needs               which frames of a video must be predicted
+    scorer              takes the masks of these frames one by one, from files or straight from a tracker
+    summarize           the statistics that the publisher reports, from the rows of all videos
+InstanceProtocol    scores a file of results: whole videos of instances with scores, some right and some not
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from vosflow.errors import VosflowError
-from vosflow.manifest import LABEL_MAPS, Manifest, VideoEntry
+from vosflow.manifest import INSTANCES, LABEL_MAPS, Manifest, VideoEntry
 
 if TYPE_CHECKING:
     from vosflow.evaluation.scores import Score
@@ -42,13 +45,15 @@ class VideoScorer(ABC):
         """Rows of the video, sorted by object, then frame. Call once, after the last frame."""
 
 
-class Protocol(ABC):
+class Rules(ABC):
     """The rules of one publisher. Instances hold no state and can be pickled: videos are scored in many processes.
 
     Attributes:
         name: as users type it.
         about: one paragraph for `scripts/evaluate.py --protocol list`.
         layouts: the output layouts it can score.
+        late_objects: objects count that first appear after the first frame.
+        needs_meta: what it must know of the objects stands in a file of the publisher, which a folder of masks lacks.
         extra: names of the measures beside J and F, in the order of `Score.extra`.
         headline: the column of global_results.csv that a paper would quote.
         notes: what a reader must know of every number: defects that are reproduced, approximations.
@@ -57,6 +62,8 @@ class Protocol(ABC):
     name: ClassVar[str]
     about: ClassVar[str]
     layouts: ClassVar[tuple[str, ...]] = (LABEL_MAPS,)
+    late_objects: ClassVar[bool] = False
+    needs_meta: ClassVar[bool] = False
     extra: ClassVar[tuple[str, ...]] = ()
     headline: ClassVar[str] = "J&F-Mean"
     notes: ClassVar[tuple[str, ...]] = ()
@@ -70,6 +77,10 @@ class Protocol(ABC):
                 expected=f"layout {' or '.join(self.layouts)}",
                 remedy="use the protocol of the dataset's publisher",
             )
+
+
+class Protocol(Rules):
+    """Rules that score one frame after the other."""
 
     @abstractmethod
     def needs(self, video: VideoEntry, root: str | Path) -> Mapping[str, Sequence[int]]:
@@ -86,3 +97,28 @@ class Protocol(ABC):
     @abstractmethod
     def summarize(self, scores: Iterable[Score], manifest: Manifest) -> Summary:
         """The statistics that the publisher reports, from the rows of all videos."""
+
+
+class InstanceProtocol(Rules):
+    """Rules that score instances: masks through a whole video, each with a score, in one file for all videos."""
+
+    layouts = (INSTANCES,)
+
+    @abstractmethod
+    def evaluate(
+        self, manifest: Manifest, results: Path, *, strict: bool, progress: Callable[[str, int, int], None] | None
+    ) -> tuple[list[Score], Summary, dict[str, int]]:
+        """Score a file of results.
+
+        Args:
+            manifest: a dataset split with `annotations`.
+            results: the file.
+            strict: a video without results is an error; otherwise nothing was found in it.
+            progress: called after each video with its name, the number of finished videos and the number of all.
+
+        Returns:
+            One row per ground-truth object, the publisher's statistics, and {video: 1} of videos without results.
+
+        Raises:
+            VosflowError: a file is unreadable, or breaks the format.
+        """

@@ -43,13 +43,12 @@ class _Davis(Protocol):
     def scored_objects(self, video: VideoEntry, root: str | Path) -> range:
         """The ids that count."""
 
-    @abstractmethod
-    def clean_ground_truth(self, truth: np.ndarray) -> np.ndarray:
-        """The label map to compare with, uint8 [H, W], from a ground-truth file's values."""
+    def to_ids(self, label_map: np.ndarray) -> np.ndarray:
+        """The ids to compare, uint8 [H, W], from the values of a ground truth or of a prediction."""
+        return label_map
 
-    @abstractmethod
-    def clean_prediction(self, guess: np.ndarray, objects: range, path: Path | None) -> np.ndarray:
-        """The label map to compare, uint8 [H, W], from predicted values; raises VosflowError."""
+    def check_prediction(self, guess: np.ndarray, objects: range, path: Path | None) -> None:
+        """Raise VosflowError if predicted values break the rules."""
 
 
 class _DavisScorer(VideoScorer):
@@ -59,9 +58,9 @@ class _DavisScorer(VideoScorer):
         self._scores: dict[str, tuple[np.ndarray, np.ndarray]] = {}
 
     def add(self, frame: str, masks: np.ndarray, path: Path | None = None) -> None:
-        truth = self._rules.clean_ground_truth(read_ground_truth(self._video, self._root, frame))
-        guess = self._rules.clean_prediction(masks, self._objects, path)
-        self._scores[frame] = score_frame(truth, guess, self._objects)
+        self._rules.check_prediction(masks, self._objects, path)
+        truth = self._rules.to_ids(read_ground_truth(self._video, self._root, frame))
+        self._scores[frame] = score_frame(truth, self._rules.to_ids(masks), self._objects)
 
     def rows(self) -> list[Score]:
         return [
@@ -107,7 +106,8 @@ class Davis2017(_Davis):
 
     def scored_objects(self, video: VideoEntry, root: str | Path) -> range:
         first = ground_truth_frames(video)[0]
-        count = int(self.clean_ground_truth(read_ground_truth(video, root, first)).max())
+        truth = read_ground_truth(video, root, first)
+        count = int(truth[truth != VOID].max(initial=0))
         if count == 0:
             raise VosflowError(
                 f"no object on the first ground-truth frame of video {video.name}",
@@ -117,10 +117,7 @@ class Davis2017(_Davis):
             )
         return range(1, count + 1)
 
-    def clean_ground_truth(self, truth: np.ndarray) -> np.ndarray:
-        return np.where(truth == VOID, np.uint8(0), truth)
-
-    def clean_prediction(self, guess: np.ndarray, objects: range, path: Path | None) -> np.ndarray:
+    def check_prediction(self, guess: np.ndarray, objects: range, path: Path | None) -> None:
         if guess.max() > objects[-1]:
             unknown = [int(object_id) for object_id in np.unique(guess) if object_id > objects[-1]]
             raise VosflowError(
@@ -129,7 +126,6 @@ class Davis2017(_Davis):
                 expected=f"0 for background and ids up to {objects[-1]}, the largest of the first ground-truth frame",
                 remedy="map the tracker's ids to those of the first annotation; save ids, not colours or probabilities",
             )
-        return guess
 
 
 class Davis2016(_Davis):
@@ -152,8 +148,5 @@ class Davis2016(_Davis):
     def scored_objects(self, video: VideoEntry, root: str | Path) -> range:
         return range(1, 2)
 
-    def clean_ground_truth(self, truth: np.ndarray) -> np.ndarray:
-        return (truth > 0).astype(np.uint8)
-
-    def clean_prediction(self, guess: np.ndarray, objects: range, path: Path | None) -> np.ndarray:
-        return (guess > 0).astype(np.uint8)
+    def to_ids(self, label_map: np.ndarray) -> np.ndarray:
+        return (label_map > 0).astype(np.uint8)

@@ -16,11 +16,13 @@ from vosflow.trackers.base import Checkpoint, Masks, TrackerSettings
 from vosflow.video import Video
 
 if TYPE_CHECKING:
-    from sam2.sam2_video_predictor import SAM2VideoPredictor
+    from vosflow.trackers.sam2.modes import Mode
+    from vosflow.trackers.sam2.session import Session
+    from vosflow.trackers.sam2.steps import Steps
 
 TRAINED_NUM_MASKMEM = 7  # of every released checkpoint
 TRAINED_IMAGE_SIZE = 1024
-OVERLAP_CEILING = -10.0  # the score that the losing objects of a pixel are clamped to
+OVERLAP_CEILING = -10.0  # where objects overlap, the scores of all but the best are lowered to this
 
 
 class Settings(TrackerSettings):
@@ -34,16 +36,20 @@ class Settings(TrackerSettings):
         max_obj_ptrs_in_encoder: frames whose object pointers are attended to, at most.
         memory_temporal_stride_for_eval: distance in frames between memories (beyond the last frame).
         image_size: pixels; frames are resized to image_size x image_size.
+        mode: "exact" gives the pixels of the authors' code at the same precision; "fast" lets objects share calls of
+            the network, and on a GPU frames, too, which rounds otherwise in the last bits.
         precision: "bfloat16" is automatic mixed precision, what the authors use on a GPU; "float32" is theirs on a CPU.
+            None: float32, but bfloat16 in fast mode on a GPU that computes in it.
     """
 
-    score_thresh: float = Field(0.0, allow_inf_nan=False)
+    score_thresh: float = Field(0.0, ge=-1024.0, allow_inf_nan=False)  # -1024 is the score of absent objects
     apply_postprocessing: bool = False
     num_maskmem: int | None = Field(None, strict=True)
     max_obj_ptrs_in_encoder: int | None = Field(None, strict=True)
     memory_temporal_stride_for_eval: int | None = Field(None, strict=True, ge=1)
     image_size: int | None = Field(None, strict=True)
-    precision: Literal["float32", "bfloat16"] = "float32"
+    mode: Literal["exact", "fast"] = "exact"
+    precision: Literal["float32", "bfloat16"] | None = None
 
     @field_validator("num_maskmem")
     @classmethod
@@ -100,6 +106,11 @@ class Settings(TrackerSettings):
                 "apply_postprocessing does not fill holes: the authors do so only where sam2 was built with its CUDA "
                 "extension, and masks shall not depend on how a package was built."
             )
+        if self.mode == "fast":
+            notes.append(
+                "mode fast: objects share calls of the network, on a GPU frames, too, in bfloat16 unless precision says "
+                "otherwise; masks are those of mode exact but for roundings (tests/benchmarks/tracking.py measures them)."
+            )
         if self.score_thresh < OVERLAP_CEILING:
             notes.append(
                 f"score_thresh={self.score_thresh:g} is below {OVERLAP_CEILING:g}, the score given to an object where "
@@ -121,6 +132,7 @@ class Sam2Tracker:
     Settings = Settings
     needs_checkpoint = True
     needs_config = True
+    network = "sam2"
     uses_gpu = True
 
     def __init__(self, settings: Settings, checkpoint: Checkpoint | None, device: str) -> None:
@@ -133,7 +145,8 @@ class Sam2Tracker:
         self.settings = settings
         self.checkpoint = checkpoint
         self.device = device
-        self._predictor: SAM2VideoPredictor | None = None
+        self._steps: Steps | None = None
+        self._mode: Mode | None = None
 
     def load(self) -> None:
         """Build the network and load its weights; does nothing if that was done.
@@ -141,10 +154,14 @@ class Sam2Tracker:
         Raises:
             VosflowError: no GPU where one is demanded, or an unusable checkpoint or configuration.
         """
-        if self._predictor is None:
+        if self._steps is None:
+            from vosflow.trackers.sam2.modes import resolve_mode
             from vosflow.trackers.sam2.network import build_predictor
+            from vosflow.trackers.sam2.steps import Steps
 
-            self._predictor = build_predictor(self.checkpoint, self.settings, self.device)
+            predictor = build_predictor(self.checkpoint, self.settings, self.device)
+            self._mode = resolve_mode(self.settings, predictor.image_size, self.device)
+            self._steps = Steps(predictor, self._mode.precision)
 
     def track(self, video: Video) -> Iterator[tuple[str, Masks]]:
         """Track one video, see `vosflow.trackers.base.Tracker.track`.
@@ -158,4 +175,20 @@ class Sam2Tracker:
         self.load()
         from vosflow.trackers.sam2.tracking import track_video
 
-        yield from track_video(self._predictor, video, self.settings.score_thresh, self.settings.precision)
+        yield from track_video(self._session(video), self.settings.score_thresh)
+
+    @property
+    def precision(self) -> str:
+        """What the loaded network computes in, for the records: "float32" or "bfloat16"."""
+        return self._mode.precision
+
+    def _session(self, video: Video) -> Session:
+        """What one video's objects share, in the mode of the settings."""
+        from vosflow.trackers.sam2.session import Session
+
+        return Session(
+            self._steps,
+            video,
+            objects_at_once=self._mode.objects_at_once,
+            frames_at_once=self._mode.frames_at_once,
+        )

@@ -1,0 +1,221 @@
+"""Ways of doing the same tracking job, each in a process of its own, and how long and how much memory each takes.
+
+A contender does the whole job of a video: read frames, track, write masks. Its process loads the network once and then
+waits for videos, so that several contenders can take turns.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from vosflow.manifest import load_manifest
+
+
+@dataclass(frozen=True)
+class Contender:
+    """What takes part: the authors' loop ("authors"), or a tracker of vosflow by its name in the registry.
+
+    Attributes:
+        label: its name in the tables.
+        tracker: "authors", or any tracker.
+        weights: id, path and config of a checkpoint, as `Method.of` takes them.
+        settings: of the tracker.
+        copies: SAM2Long evaluates every pathway, also those that are copies of each other, as its authors' code does.
+    """
+
+    label: str
+    tracker: str
+    weights: Mapping[str, str]
+    settings: Mapping[str, object] = field(default_factory=dict)
+    copies: bool = False
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Of one video. On a CPU `seconds` are CPU seconds of all threads, on a GPU seconds by the clock.
+
+    `peak_bytes` is the resident memory of the process (CPU), or allocated memory (GPU), at its highest. `evaluations`
+    counts calls of the mask decoder for one object, `remarks` are the tracker's.
+    """
+
+    frames: int
+    seconds: float
+    peak_bytes: int
+    evaluations: int
+    remarks: tuple[str, ...] = ()
+
+
+class Racer:
+    """A contender in its process. Use as a context manager."""
+
+    def __init__(self, contender: Contender, device: str) -> None:
+        self.contender = contender
+        context = multiprocessing.get_context("spawn")
+        self._here, there = context.Pipe()
+        self._process = context.Process(target=_serve, args=(contender, device, there), daemon=True)
+
+    def __enter__(self) -> Racer:
+        self._process.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._here.send(None)
+        self._process.join()
+
+    def track(self, manifest: Path, video: str, output: Path) -> Cost:
+        """Track a video of the manifest file into the folder `output`."""
+        self._here.send((manifest, video, output))
+        answer = self._here.recv()
+        if isinstance(answer, str):
+            raise RuntimeError(f"{self.contender.label}: {answer}")
+        return answer
+
+
+def _serve(contender: Contender, device: str, pipe) -> None:
+    """The loop of a process: a video in, its cost out."""
+    import traceback
+
+    import torch
+
+    torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+    work = Authors(contender, device) if contender.tracker == "authors" else Ours(contender, device)
+    while (job := pipe.recv()) is not None:
+        try:
+            pipe.send(_measure(work, device, *job))
+        except Exception:
+            pipe.send(traceback.format_exc())
+
+
+def _measure(work: Authors | Ours, device: str, manifest_path: Path, name: str, output: Path) -> Cost:
+    import torch
+
+    from vosflow.engine import _peak_memory_bytes, _reset_peak_memory
+    from vosflow.video import Video
+
+    video = Video.of(load_manifest(manifest_path), name)
+    work.evaluations = 0
+    _reset_peak_memory(device)
+    clock = time.perf_counter if device == "cuda" else time.process_time
+    start = clock()
+    work.track(video, output)
+    if device == "cuda":
+        torch.cuda.synchronize()
+    seconds = clock() - start
+    return Cost(len(video), seconds, _peak_memory_bytes(device), work.evaluations, tuple(video.remarks))
+
+
+class Ours:
+    """A tracker of vosflow and the engine's inner loop."""
+
+    def __init__(self, contender: Contender, device: str) -> None:
+        from vosflow.engine import Method
+        from vosflow.trackers.registry import load_tracker
+
+        method = Method.of(contender.tracker, contender.settings, contender.weights)
+        self._tracker = load_tracker(contender.tracker)(method.settings, method.checkpoint, device)
+        self._tracker.load()
+        self.evaluations = 0
+        if hasattr(self._tracker, "_steps"):
+            _count_decodings(self, self._tracker._steps.predictor)
+        if contender.copies:
+            _evaluate_copies(method.settings.num_pathway)
+
+    def track(self, video, output: Path) -> None:
+        """Write the masks of `video` to `output`."""
+        from vosflow.mask_writer import VideoMaskWriter
+
+        with VideoMaskWriter(output.parent, output.name, layout=video.layout, palette=video.palette()) as writer:
+            for frame, masks in self._tracker.track(video):
+                writer.write(frame, masks)
+
+
+class Authors:
+    """The loop of `tools/vos_inference.py` of facebookresearch/sam2 (2b90b9f), driven through the installed package.
+
+    All frames are loaded, objects are prompted and propagated (together; or, where objects may appear late, one after
+    another), all masks are kept and written at the end.
+    """
+
+    def __init__(self, contender: Contender, device: str) -> None:
+        from vosflow.trackers.base import Checkpoint
+        from vosflow.trackers.sam2 import Settings
+        from vosflow.trackers.sam2.network import build_predictor
+
+        settings = Settings(**contender.settings)
+        weights = contender.weights
+        checkpoint = Checkpoint(weights["id"], Path(weights["path"]), "", weights["config"])
+        self._predictor = build_predictor(checkpoint, settings, device)
+        self._rounds = settings.precision == "bfloat16"
+        self._device = device
+        self.evaluations = 0
+        _count_decodings(self, self._predictor)
+
+    def track(self, video, output: Path) -> None:
+        """Write the masks of `video` to `output`."""
+        import torch
+
+        with torch.inference_mode(), torch.autocast(self._device, torch.bfloat16, enabled=self._rounds):
+            self._track(video, output)
+
+    def _track(self, video, output: Path) -> None:
+        import torch
+        from PIL import Image
+
+        from vosflow.masks import merge_objects
+
+        predictor = self._predictor
+        predictor.non_overlap_masks = not video.late_objects
+        prompts = {prompt.object: video.read_prompt(prompt) for prompt in video.prompts}
+        state = predictor.init_state(str(video.frame_path(0).parent), async_loading_frames=False)
+        size = (state["video_height"], state["video_width"])
+        groups = [[k] for k in prompts] if video.late_objects else [list(prompts)]
+        scores: dict[int, dict[int, torch.Tensor]] = {}
+        masks: dict[int, dict[int, object]] = {}
+        for group in groups:
+            predictor.reset_state(state)
+            for k in group:
+                predictor.add_new_mask(state, 0, k, prompts[k])
+            for index, ids, logits in predictor.propagate_in_video(state):
+                if video.late_objects:
+                    scores.setdefault(index, {}).update(zip(ids, logits.cpu(), strict=True))
+                else:
+                    masks[index] = {k: (logits[i, 0] > 0).cpu().numpy() for i, k in enumerate(ids)}
+        for index, by_object in scores.items():
+            stacked = predictor._apply_non_overlapping_constraints(torch.stack([by_object[k] for k in prompts]))
+            masks[index] = dict(zip(prompts, (stacked[:, 0] > 0).numpy(), strict=True))
+        output.mkdir(parents=True, exist_ok=True)
+        for index, by_object in masks.items():
+            image = Image.fromarray(merge_objects(by_object, *size))
+            image.putpalette(video.palette())
+            image.save(output / f"{video.frame_names[index]}.png")
+
+
+def _count_decodings(work: Authors | Ours, predictor) -> None:
+    """Have `work.evaluations` count the objects that the mask decoder is called for."""
+
+    def count(_module: object, _args: object, named: dict) -> None:
+        work.evaluations += len(named["image_embeddings"])
+
+    predictor.sam_mask_decoder.register_forward_pre_hook(count, with_kwargs=True)
+
+
+def _evaluate_copies(num_pathway: int) -> None:
+    """Make SAM2Long work for copies, too: `num_pathway` evaluations and memories a frame, as in its authors' code."""
+    from vosflow.trackers.sam2long import tracking
+
+    propose, keep = tracking.PathwayDecoder.propose, tracking.PathwayDecoder.keep
+
+    def propose_all(self, frame, recalls):
+        copies = 0 if len(recalls[0].memories) == 1 else num_pathway - len(recalls)
+        return propose(self, frame, [*recalls, *recalls[:1] * copies])[: len(recalls)]
+
+    def keep_all(self, frame, candidates, *, remember):
+        copies = num_pathway - len(candidates)
+        return keep(self, frame, [*candidates, *candidates[:1] * copies], remember=remember)[: len(candidates)]
+
+    tracking.PathwayDecoder.propose, tracking.PathwayDecoder.keep = propose_all, keep_all

@@ -1,0 +1,505 @@
+"""SAM2Long on a tiny SAM 2: the same pixels as the published algorithm done plainly, for less work.
+
+Plainly means: one object after another, every copy of a pathway on its own, nothing shared, nothing forgotten.
+"""
+
+from __future__ import annotations
+
+import math
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
+from omegaconf import OmegaConf
+from pydantic import ValidationError
+from sam2.modeling.sam2_utils import get_1d_sine_pe
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from tests.unit.tiny_sam2 import CONFIG, FRAMES, build, given_masks, make_checkpoint, make_clip, video_of
+from vosflow.command_line import consecutive_piece, given_settings, track_parser, videos_of_piece
+from vosflow.engine import Method
+from vosflow.errors import VosflowError
+from vosflow.masks import merge_objects, read_label_map
+from vosflow.trackers.base import Checkpoint
+from vosflow.trackers.sam2long import Sam2LongTracker, Settings
+from vosflow.trackers.sam2long.tracking import key_weights
+from vosflow.trackers.sam2long.tree import Memory
+
+UNDECIDED = 1000.0  # no object score is further from 0: every frame is uncertain
+TRACK = Path(__file__).parents[2] / "scripts" / "track.py"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_clip(tmp_path_factory.mktemp("clip"))
+
+
+@pytest.fixture(scope="module")
+def checkpoint(clip: Path, tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
+    """Random weights, with predicted IoUs and object scores spread: else all frames and pathways were much alike."""
+    made = make_checkpoint(tmp_path_factory.mktemp("weights"))
+    heads = {"iou_prediction_head": (300.0, -0.8), "pred_obj_score_head": (1500.0, 1.0)}  # (gain, mean)
+    tracker = Sam2LongTracker(Settings(uncertainty=UNDECIDED), made, "cpu")
+    tracker.load()
+    decoder, seen = tracker._steps.predictor.sam_mask_decoder, {name: [] for name in heads}
+    for name, outputs in seen.items():
+        last = getattr(decoder, name).layers[2]
+        last.register_forward_hook(lambda module, _, output, outputs=outputs: outputs.append(output - module.bias))
+    for _ in tracker.track(video_of(clip, "together")):
+        pass
+    weights = torch.load(made.path, weights_only=True)
+    for name, (gain, mean) in heads.items():
+        last = f"sam_mask_decoder.{name}.layers.2."
+        weights["model"][last + "weight"] *= gain
+        weights["model"][last + "bias"] = mean - gain * torch.cat(seen[name]).mean(dim=0).clone()
+    torch.save(weights, made.path)
+    return made
+
+
+class Plainly:
+    """The published algorithm on the modules of the sam2 package, for one object."""
+
+    def __init__(self, predictor: torch.nn.Module, state: dict, settings: Settings) -> None:
+        self.predictor, self.state, self.settings = predictor, state, settings
+        self.frames = state["num_frames"]
+        self.longest = min(self.frames, predictor.max_obj_ptrs_in_encoder)
+        self.evaluations = 0
+
+    def features(self, index: int) -> tuple:
+        return self.predictor._get_image_feature(self.state, index, 1)[2:]
+
+    def track(self, start: int, mask: np.ndarray) -> dict[int, Tensor]:
+        """{frame index: logits [1, 1, s, s]}."""
+        rules = self.settings
+        self.predictor.reset_state(self.state)
+        self.features(start)  # encoded here, outside of the plain attention
+        with sdpa_kernel(SDPBackend.MATH):
+            self.predictor.add_new_mask(inference_state=self.state, frame_idx=start, obj_id=1, mask=mask)
+            self.predictor.propagate_in_video_preflight(self.state)
+        self.prompt = dict(self.state["output_dict_per_obj"][0]["cond_frame_outputs"][start], frame=start, score=10.0)
+        self.prompt["positions"] = self.prompt["maskmem_pos_enc"][-1].flatten(2).permute(2, 0, 1)
+        pathways, sums = [[]], [0.0]
+        for index in range(start + 1, self.frames):
+            self.features(index)
+            with sdpa_kernel(SDPBackend.MATH):
+                masks = [self.propose(index, pathway) for pathway in pathways]
+                if index == start + 1:
+                    ious = [mask["iou"] for mask in masks[0]]
+                    first = self.remember(index, masks[0][ious.index(max(ious))])
+                    pathways, sums = [[first]] * rules.num_pathway, [0.0] * rules.num_pathway
+                    continue
+                flat = [
+                    (sums[p] + math.log(mask["iou"] + 1e-5), p, mask) for p, own in enumerate(masks) for mask in own
+                ]
+                flat.sort(key=lambda item: -item[0])
+                alive = flat[: rules.num_pathway]
+                if all(abs(own[0]["score"]) <= rules.uncertainty for own in masks):
+                    alive, kinds = [], set()
+                    for item in flat:
+                        kind = round(math.copysign(item[2]["iou"], 1 if item[2]["score"] > 0 else -1), 2)
+                        if kind not in kinds:
+                            alive, kinds = [*alive, item], kinds | {kind}
+                    alive = alive[: rules.num_pathway]
+                    if len(alive) < rules.num_pathway:
+                        represented = {p for _, p, _ in alive}
+                        for p in set(range(len(masks))) - represented:
+                            alive.append(next(item for item in flat if item[1] == p))
+                    alive = alive[: rules.num_pathway]
+                pathways = [[*pathways[p], self.remember(index, mask)] for _, p, mask in alive]
+                sums = [total for total, _, _ in alive]
+        logits = {step["frame"]: step["logits"] for step in pathways[0]}
+        return {start: self.prompt["pred_masks"], **logits}
+
+    def propose(self, index: int, pathway: list[dict]) -> list[dict]:
+        self.evaluations += 1
+        p, size = self.predictor, self.predictor.num_maskmem
+        chosen = []
+        for step in reversed(pathway):
+            if step["iou"] > self.settings.iou_thre and step["score"] > 0 and len(chosen) < self.longest - 1:
+                chosen.insert(0, step)
+        if pathway and (not chosen or chosen[-1] is not pathway[-1]):
+            chosen.append(pathway[-1])
+        frames = [self.prompt, *(chosen[-(size - 1) :] if size > 1 else [])]
+        pointers, distances = [self.prompt], [index - self.prompt["frame"]]
+        for distance in range(1, self.longest):
+            if distance < len(chosen):
+                pointers, distances = [*pointers, chosen[-distance]], [*distances, distance]
+        memory = [step["maskmem_features"].flatten(2).permute(2, 0, 1) for step in frames]
+        rows = [size - 1, *range(len(frames) - 2, -1, -1)]
+        positions = [self.prompt["positions"] + p.maskmem_tpos_enc[row] for row in rows]
+        times = torch.tensor(distances) / (self.longest - 1)
+        pointer_positions = p.obj_ptr_tpos_proj(get_1d_sine_pe(times, dim=p.hidden_dim))[:, None]
+        parts = p.hidden_dim // p.mem_dim
+        memory.append(torch.stack([step["obj_ptr"] for step in pointers]).reshape(-1, 1, p.mem_dim))
+        positions.append(pointer_positions.repeat_interleave(parts, dim=0))
+        weights = torch.ones(sum(map(len, memory)))
+        if len(frames) > 1:
+            of_frames = self.weigh(frames).repeat_interleave(len(memory[0]))
+            weights = torch.cat([of_frames, self.weigh(pointers).repeat_interleave(parts)])
+        maps, own_positions, sizes = self.features(index)
+        pixels = self.attend(
+            maps[-1], own_positions[-1], torch.cat(memory), torch.cat(positions), weights, len(memory[-1])
+        )
+        high_res = [
+            level.permute(1, 2, 0).view(1, -1, *size) for level, size in zip(maps[:-1], sizes[:-1], strict=True)
+        ]
+        tokens = []
+        watch = p.sam_mask_decoder.register_forward_hook(lambda *call: tokens.append(call[-1][2]))
+        pixels = pixels.permute(1, 2, 0).view(1, -1, *sizes[-1])
+        low, high, ious, *_, score = p._forward_sam_heads(pixels, high_res_features=high_res, multimask_output=True)
+        watch.remove()
+        there = (score > 0).float()
+        return [
+            {
+                "logits": low[:, j : j + 1],
+                "high": high[:, j : j + 1],
+                "iou": ious[0, j].item(),
+                "score": score.item(),
+                "obj_ptr": there * p.obj_ptr_proj(tokens[0][:, j]) + (1 - there) * p.no_obj_ptr,
+            }
+            for j in range(3)
+        ]
+
+    @staticmethod
+    def weigh(steps: list[dict]) -> Tensor:
+        ranks = torch.tensor([step["score"] for step in steps]).argsort(stable=True).argsort()
+        return torch.linspace(0.95, 1.05, len(steps))[ranks]
+
+    def attend(
+        self, maps: Tensor, own: Tensor, memory: Tensor, positions: Tensor, weights: Tensor, pointer_tokens: int
+    ) -> Tensor:
+        """The memory attention of the package, written out, with weighted keys."""
+        attention = self.predictor.memory_attention
+        output, memory, positions = (
+            (maps + 0.1 * own).transpose(0, 1),
+            memory.transpose(0, 1),
+            positions.transpose(0, 1),
+        )
+        for layer in attention.layers:
+            normed = layer.norm1(output)
+            output = output + layer.self_attn(normed, normed, v=normed)
+            keys = weights[None, :, None] * (memory + positions)
+            output = output + layer.cross_attn_image(
+                layer.norm2(output), keys, memory, num_k_exclude_rope=pointer_tokens
+            )
+            output = output + layer.linear2(layer.activation(layer.linear1(layer.norm3(output))))
+        return attention.norm(output).transpose(0, 1)
+
+    def remember(self, index: int, mask: dict) -> dict:
+        maps, _, sizes = self.features(index)
+        score = torch.tensor([[mask["score"]]])
+        features, _ = self.predictor._encode_new_memory(maps, sizes, mask["high"], score, is_mask_from_pts=False)
+        return mask | {"frame": index, "maskmem_features": features.to(torch.bfloat16)}
+
+
+@torch.inference_mode()
+def plainly(
+    clip: Path,
+    masks: str,
+    checkpoint: Checkpoint,
+    settings: Settings,
+    *,
+    per_object: bool = False,
+    changes: dict | None = None,
+    weights: dict | None = None,
+) -> tuple[dict[int, dict[int, np.ndarray]], int]:
+    """({frame index: {object: mask}}, evaluations of the network)."""
+    predictor = build(changes)
+    predictor.load_state_dict(weights or torch.load(checkpoint.path, weights_only=True)["model"])
+    state = predictor.init_state(video_path=str(clip / "frames/v"))
+    prompts = given_masks(clip / masks / "v", per_object)
+    ids = sorted({k for given in prompts.values() for k in given})
+    size = state["video_height"], state["video_width"]
+    scores = torch.full((FRAMES, len(ids), 1, *size), -1024.0)
+    evaluations = 0
+    for i, k in enumerate(ids):
+        start = min(index for index in prompts if k in prompts[index])
+        one = Plainly(predictor, state, settings)
+        for index, logits in one.track(start, prompts[start][k]).items():
+            scores[index, i] = F.interpolate(logits, size=size, mode="bilinear", align_corners=False)[0]
+        evaluations += one.evaluations
+    if not per_object:
+        scores = torch.stack([predictor._apply_non_overlapping_constraints(frame) for frame in scores])
+    above = (scores > settings.score_thresh).numpy()
+    return {t: {k: above[t, i, 0] for i, k in enumerate(ids)} for t in range(FRAMES)}, evaluations
+
+
+def run(checkpoint: Checkpoint, video: object, settings: Settings) -> tuple[dict, dict[str, int]]:
+    """({frame index: masks}, how often each part of the network was called)."""
+    tracker = Sam2LongTracker(settings, checkpoint, "cpu")
+    tracker.load()
+    calls = dict.fromkeys(("image_encoder", "memory_attention", "sam_mask_decoder", "memory_encoder"), 0)
+    for name in calls:
+        part = getattr(tracker._steps.predictor, name)
+        part.register_forward_hook(lambda *_, name=name: calls.__setitem__(name, calls[name] + 1))
+    return {int(frame): masks for frame, masks in tracker.track(video)}, calls
+
+
+def assert_equal(got: dict, expected: dict[int, dict[int, np.ndarray]], per_object: bool) -> None:
+    assert list(got) == list(expected)
+    for index, masks in expected.items():
+        if per_object:
+            assert list(got[index]) == list(masks)
+            assert all(np.array_equal(got[index][k], masks[k]) for k in masks), index
+        else:
+            assert np.array_equal(got[index], merge_objects(masks, *next(iter(masks.values())).shape)), index
+
+
+CASES = {  # annotations, one PNG per object, settings, what they change in the network
+    "as in the README": ("together", False, {}, {}),
+    "as in the script": ("together", False, {"preset": "script", "score_thresh": 0.7}, {}),
+    "always uncertain": ("together", False, {"uncertainty": UNDECIDED}, {}),
+    "never uncertain": ("together", False, {"uncertainty": 0.0}, {}),
+    "two pathways, few good frames": ("together", False, {"num_pathway": 2, "iou_thre": 0.6}, {}),
+    "one pathway": ("together", False, {"num_pathway": 1}, {}),
+    "late": ("late", False, {"uncertainty": 1.0}, {}),
+    "late, nobody at first": ("later", False, {"uncertainty": 1.0}, {}),
+    "one PNG per object": ("late_objects", True, {"uncertainty": UNDECIDED}, {}),
+    "short reach of pointers": ("together", False, {"max_obj_ptrs_in_encoder": 3}, {"max_obj_ptrs_in_encoder": 3}),
+    "image size": ("together", False, {"image_size": 96}, {"image_size": 96}),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_same_pixels_as_without_any_savings(name: str, clip: Path, checkpoint: Checkpoint) -> None:
+    masks, per_object, given_values, changes = CASES[name]
+    settings = Settings(**given_values)
+    expected, evaluations = plainly(clip, masks, checkpoint, settings, per_object=per_object, changes=changes)
+    got, calls = run(checkpoint, video_of(clip, masks, per_obj_png_file=per_object, late_objects=True), settings)
+    assert_equal(got, expected, per_object)
+    assert calls["memory_attention"] <= evaluations
+    before = 2 if masks == "later" else 0  # nobody is there yet
+    assert calls["image_encoder"] == FRAMES - before  # each frame once for all objects and pathways
+
+
+@pytest.mark.parametrize(("size", "rows"), [(1, [6]), (3, [0, 1, 6]), (9, [0, 1, 2, 3, 4, 5, 5, 5, 6])])
+def test_memory_of_another_size(size: int, rows: list[int], clip: Path, checkpoint: Checkpoint) -> None:
+    weights = torch.load(checkpoint.path, weights_only=True)["model"]
+    weights["maskmem_tpos_enc"] = weights["maskmem_tpos_enc"][rows]
+    settings = Settings(num_maskmem=size)
+    expected, _ = plainly(clip, "together", checkpoint, settings, changes={"num_maskmem": size}, weights=weights)
+    got, calls = run(checkpoint, video_of(clip, "together"), settings)
+    assert_equal(got, expected, per_object=False)
+    assert (calls["memory_encoder"] == 3) == (size == 1)  # then only the prompts' are read
+
+
+def test_the_comparison_is_not_empty(clip: Path, checkpoint: Checkpoint) -> None:
+    """Frames are certain and uncertain, masks are good and bad: the settings compared do make a difference."""
+    names = (
+        "never uncertain",
+        "two pathways, few good frames",
+        "as in the script",
+        "as in the README",
+        "always uncertain",
+    )
+    ran = {name: run(checkpoint, video_of(clip, "together"), Settings(**CASES[name][2])) for name in names}
+    masks = [np.stack(list(got.values())) for got, _ in ran.values()]
+    assert all((masks[3] != other).sum() > 100 for other in masks[:2])
+    evaluations = [calls["memory_attention"] for _, calls in ran.values()]
+    assert sorted(set(evaluations)) == evaluations
+
+
+def test_what_the_savings_are(clip: Path, checkpoint: Checkpoint) -> None:
+    """Three objects from the first frame on; the plain way takes 3 x (1 + 3 x 8) evaluations."""
+    _, calls = run(checkpoint, video_of(clip, "together"), Settings(uncertainty=0.0))  # one hypothesis all the time
+    steps = 3 * (FRAMES - 1)
+    assert calls["image_encoder"] == FRAMES
+    assert calls["memory_attention"] == steps
+    assert calls["sam_mask_decoder"] == 3 + steps  # the prompts' pointers, too
+    assert calls["memory_encoder"] == 3 + steps - 3  # the prompts', too, but nothing of the last frame
+    _, calls = run(checkpoint, video_of(clip, "together"), Settings(uncertainty=UNDECIDED))
+    assert steps < calls["memory_attention"] <= 3 * (1 + 3 * (FRAMES - 2))
+    _, calls = run(checkpoint, video_of(clip, "together"), Settings(compat="corrected", uncertainty=0.0))
+    assert calls["memory_attention"] == 3 * (1 + 1 + 3 * (FRAMES - 3))  # different from the start: nothing to share
+
+
+def test_pathways_and_objects_share_calls_in_fast_mode(clip: Path, checkpoint: Checkpoint) -> None:
+    """Only the last bits differ. Here the objects' memories are equally large except where some masks are bad."""
+    video = video_of(clip, "late", late_objects=True)
+    exact, calls = run(checkpoint, video, Settings(uncertainty=UNDECIDED))
+    fast, shared = run(checkpoint, video, Settings(uncertainty=UNDECIDED, mode="fast"))
+    assert np.mean([(exact[t] == fast[t]).mean() for t in exact]) > 0.999
+    assert shared["memory_attention"] < calls["memory_attention"] / 2
+    assert shared["memory_encoder"] < calls["memory_encoder"] / 2
+
+
+def test_corrected_is_another_method(clip: Path, checkpoint: Checkpoint) -> None:
+    published, corrected = (
+        run(checkpoint, video_of(clip, "together"), Settings(compat=compat))[0] for compat in ("published", "corrected")
+    )
+    assert any(not np.array_equal(published[t], corrected[t]) for t in published)
+
+
+def test_frames_come_as_soon_as_they_are_decided(clip: Path, checkpoint: Checkpoint) -> None:
+    read: list[int] = []
+    video = video_of(clip, "together")
+    tracker = Sam2LongTracker(Settings(uncertainty=0.0), checkpoint, "cpu")
+    tracker.load()
+    tracker._steps.predictor.image_encoder.register_forward_hook(lambda *_: read.append(1))
+    for given_frames, _ in enumerate(tracker.track(video), start=1):
+        assert len(read) == given_frames  # never uncertain: at once
+
+
+@pytest.mark.parametrize("frames", [1, 2, 3])
+def test_short_videos(frames: int, clip: Path, checkpoint: Checkpoint) -> None:
+    video = video_of(clip, "together")
+    entry = replace(video._entry, frames=replace(video._entry.frames, names=video.frame_names[:frames]))
+    short = type(video)(entry, video._root, layout=video.layout, late_objects=True)
+    got, calls = run(checkpoint, short, Settings(uncertainty=UNDECIDED))
+    assert list(got) == list(range(frames))
+    assert calls["memory_encoder"] == 3 * (1 + max(frames - 2, 0))
+
+
+def test_several_prompts_of_an_object_are_refused(clip: Path, checkpoint: Checkpoint) -> None:
+    video = video_of(clip, "sparse", use_all_masks=True)
+    with pytest.raises(VosflowError, match=r"object 1 of video v has 2 prompts[\s\S]*leave out use_all_masks"):
+        run(checkpoint, video, Settings())
+
+
+def test_networks_without_what_the_tree_needs_are_refused(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    OmegaConf.save(
+        OmegaConf.create({"model": CONFIG | {"multimask_output_for_tracking": False}}), tmp_path / "odd.yaml"
+    )
+    odd = replace(checkpoint, config=str(tmp_path / "odd.yaml"))
+    with pytest.raises(VosflowError, match="multimask_output_for_tracking is False"):
+        Sam2LongTracker(Settings(), odd, "cpu").load()
+
+
+@given(scores=st.lists(st.floats(-20, 20), min_size=1, max_size=16))
+def test_keys_weigh_more_the_more_certain_the_object(scores: list[float]) -> None:
+    weights = key_weights([Memory(t, score, None) for t, score in enumerate(scores)])
+    assert torch.equal(weights.sort().values, torch.linspace(0.95, 1.05, len(scores)))
+    assert all(weights[a] <= weights[b] for a, x in enumerate(scores) for b, y in enumerate(scores) if x < y)
+
+
+def test_presets_fill_what_is_not_given() -> None:
+    assert Settings().model_dump() | Settings(preset="readme").model_dump() == Settings().model_dump()
+    readme, script, own = Settings(), Settings(preset="script"), Settings(preset="script", iou_thre=0.2)
+    assert (readme.num_pathway, readme.iou_thre, readme.uncertainty) == (3, 0.1, 2.0)
+    assert (script.num_pathway, script.iou_thre, script.uncertainty) == (3, 0.3, 1.0)
+    assert (own.iou_thre, own.uncertainty) == (0.2, 1.0)
+    again = Settings(**script.model_dump())  # as the tracking job gets them
+    assert again == script
+
+
+def test_notes_say_what_is_unusual() -> None:
+    assert Settings().notes() == [] and Settings(image_size=1024).notes() == []
+    assert "preset script (num_pathway=3, iou_thre=0.3, uncertainty=1)" in Settings(preset="script").notes()[0]
+    assert any("4096 tokens" in note for note in Settings(image_size=512).notes())
+    assert "Published numbers were not made so" in Settings(compat="corrected").notes()[0]
+    assert "num_maskmem=9" in Settings(num_maskmem=9).notes()[0]
+
+
+@pytest.mark.parametrize(
+    ("setting", "reason"),
+    [
+        ({"num_pathway": 0}, "greater than or equal to 1"),
+        ({"num_pathway": 2.5}, "valid integer"),
+        ({"iou_thre": 1.5}, "less than or equal to 1"),
+        ({"uncertainty": -1}, "greater than or equal to 0"),
+        ({"uncertainty": float("inf")}, "finite"),
+        ({"preset": "paper"}, "'readme' or 'script'"),
+        ({"preset": ["readme"]}, "'readme' or 'script'"),
+        ({"compat": "fixed"}, "'published' or 'corrected'"),
+        ({"memory_temporal_stride_for_eval": 2}, "selects frames by their predicted IoU"),
+        ({"num_maskmem": 0}, "skips memory attention"),
+        ({"num_path": 3}, "not permitted"),
+    ],
+)
+def test_impossible_settings_are_refused_at_planning(setting: dict, reason: str) -> None:
+    with pytest.raises(ValidationError, match=reason):
+        Settings(**setting)
+
+
+def arguments(*options: str) -> object:
+    needed = ["--tracker", "sam2long", "--base_video_dir", "b", "--input_mask_dir", "m", "--output_mask_dir", "o"]
+    return track_parser("").parse_args([*needed, *options])
+
+
+def test_flags_of_the_authors_script_are_settings(checkpoint: Checkpoint) -> None:
+    a = arguments("--num_pathway", "2", "--iou_thre", "0.3", "--uncertainty", "1", "--set", "num_maskmem=4")
+    weights = {"id": "tiny", "path": checkpoint.path, "config": checkpoint.config}
+    settings = Method.of("sam2long", given_settings(a), weights).settings
+    assert settings == Settings(num_pathway=2, iou_thre=0.3, uncertainty=1.0, num_maskmem=4)
+    assert given_settings(arguments()) == {}
+    with pytest.raises(VosflowError, match="iou_thre is given twice"):
+        given_settings(arguments("--iou_thre", "0.3", "--set", "iou_thre=0.1"))
+
+
+@given(count=st.integers(0, 30), pieces=st.integers(1, 12))
+def test_pieces_are_consecutive_and_the_first_ones_longer(count: int, pieces: int) -> None:
+    names = [f"v{n}" for n in range(count)]
+    parts = [consecutive_piece(names, pieces, index) for index in range(pieces)]
+    assert [name for part in parts for name in part] == names
+    lengths = [len(part) for part in parts]
+    assert lengths == sorted(lengths, reverse=True) and lengths[0] - lengths[-1] <= 1
+
+
+def test_pieces_of_nodes_and_chunks(tmp_path: Path) -> None:
+    for name in "gfedcba":
+        (tmp_path / name).mkdir()
+    (tmp_path / "list.txt").write_text("\n".join("gfedcba"))
+
+    def piece(*options: str) -> object:
+        a = arguments(*options)
+        a.base_video_dir = str(tmp_path)
+        return videos_of_piece(a)
+
+    split = ["--num_nodes", "2", "--num_chunks", "3"]
+    listed = ["--video_list_file", str(tmp_path / "list.txt")]
+    assert piece() is None and piece(*listed) == listed[1]
+    assert piece(*split, *listed) == ["g", "f"] and piece(*split) == ["a", "b"]  # as listed, or sorted
+    assert piece(*split, *listed, "--chunk_id", "2") == ["d"]
+    assert piece(*split, *listed, "--node_id", "1", "--chunk_id", "2") == ["a"]  # piece 5, not 10
+    assert piece("--num_chunks", "9", "--chunk_id", "8") == []
+    for wrong in (
+        ["--chunk_id", "1"],
+        ["--node_id", "-1"],
+        ["--num_chunks", "0"],
+        ["--num_nodes", "2", "--node_id", "2"],
+    ):
+        with pytest.raises(VosflowError, match="is none of --num_"):
+            piece(*wrong)
+
+
+def test_track_script(clip: Path, checkpoint: Checkpoint, tmp_path: Path) -> None:
+    """Late objects without a flag for them, settings by flags of their own, and pieces."""
+    command = [sys.executable, str(TRACK), "--tracker", "sam2long", "--device", "cpu"]
+    command += ["--checkpoint", str(checkpoint.path), "--config", checkpoint.config]
+    command += ["--base_video_dir", f"{clip}/frames", "--input_mask_dir", f"{clip}/late"]
+    command += [
+        "--output_mask_dir",
+        f"{tmp_path}/out",
+        "--num_pathway",
+        "2",
+        "--uncertainty",
+        "1000",
+        "--num_chunks",
+        "2",
+    ]
+    empty = subprocess.run([*command, "--chunk_id", "1"], capture_output=True, text=True)
+    assert empty.returncode == 0 and "none is left" in empty.stderr and not (tmp_path / "out").exists()
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    settings = Settings(num_pathway=2, uncertainty=UNDECIDED)
+    expected, _ = run(checkpoint, video_of(clip, "late", late_objects=True), settings)
+    got = {int(path.stem): read_label_map(path)[0] for path in sorted((tmp_path / "out/v").glob("*.png"))}
+    assert list(got) == list(range(FRAMES)) and all(np.array_equal(got[t], expected[t]) for t in got)
+    assert any(2 in got[t] for t in got)

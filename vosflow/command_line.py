@@ -1,0 +1,99 @@
+"""The options of scripts/track.py: those of SAM 2's and SAM2Long's `tools/vos_inference.py`, and what they mean."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from vosflow.datasets.folder import video_names
+from vosflow.engine import parse_assignments
+from vosflow.errors import VosflowError
+
+SETTINGS = ("score_thresh", "apply_postprocessing", "precision", "num_pathway", "iou_thre", "uncertainty")
+
+
+def track_parser(description: str) -> argparse.ArgumentParser:
+    """The parser of scripts/track.py."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("--tracker", required=True, help="static, flow, sam2, sam2long, or your own: package.module:Class")
+    add("--sam2_checkpoint", "--checkpoint", dest="checkpoint", help="weights: .pt or .safetensors")
+    add("--sam2_cfg", "--config", dest="config", help="e.g. configs/sam2.1/sam2.1_hiera_b+.yaml, or your own YAML file")
+    add("--base_video_dir", required=True, help="folder of videos: {video}/{frame}.jpg")
+    add("--input_mask_dir", required=True, help="folder of prompts: {video}/{frame}.png, pixel value = object id")
+    add("--video_list_file", help="one video per line (default: all folders in base_video_dir)")
+    add("--output_mask_dir", required=True, type=Path, help="where the masks go")
+    add("--overwrite", action="store_true", help="replace masks in it that are of other settings or of other origin")
+    add("--use_all_masks", action="store_true", help="all input masks are prompts, not only each object's first one")
+    add("--per_obj_png_file", action="store_true", help="masks, in and out, are {video}/{object}/{frame}.png")
+    add(
+        "--track_object_appearing_later_in_video",
+        action="store_true",
+        help="objects start at their first mask (sam2long: always)",
+    )
+    add("--score_thresh", type=float, help="a pixel is an object's above this logit (sam2; default 0)")
+    add("--apply_postprocessing", action="store_const", const=True, help="replace unstable masks (sam2)")
+    add("--dtype", dest="precision", choices=("float32", "bfloat16"), help="default float32; on a GPU the authors use "
+        "bfloat16 (sam2)")  # fmt: skip
+    add("--num_pathway", type=int, help="hypotheses that live on (sam2long; default 3)")
+    add("--iou_thre", type=float, help="predicted IoU from which frames are remembered (sam2long; default 0.1)")
+    add("--uncertainty", type=float, help="object scores up to this are uncertain (sam2long; default 2)")
+    add("--set", action="append", default=[], metavar="KEY=VALUE", help="any setting, e.g. num_maskmem=4; repeatable")
+    add("--num_nodes", type=int, default=1, help="the list of videos is cut into num_nodes x num_chunks pieces")
+    add("--node_id", type=int, default=0, help="from 0; this call tracks piece node_id x num_chunks + chunk_id")
+    add("--num_chunks", type=int, default=1, help="pieces of each node (default 1)")
+    add("--chunk_id", type=int, default=0, help="from 0")
+    add("--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto: a GPU if there is one (default)")
+    add("--threads", type=int, default=1, help="CPU threads (default 1: masks then depend on no machine's cores)")
+    return parser
+
+
+def given_settings(arguments: argparse.Namespace) -> dict[str, object]:
+    """The tracker's settings among the arguments; what is not given is left to the tracker.
+
+    Raises:
+        VosflowError: a setting that is given as --set without a value, or in both ways.
+    """
+    flags = {key: getattr(arguments, key) for key in SETTINGS if getattr(arguments, key) is not None}
+    assigned = parse_assignments(arguments.set)
+    for key in flags.keys() & assigned.keys():
+        raise VosflowError(
+            f"{key} is given twice, as an option of its own and as --set {key}=...",
+            expected="each setting once",
+            remedy="leave out one of the two",
+        )
+    return flags | assigned
+
+
+def videos_of_piece(arguments: argparse.Namespace) -> Sequence[str] | str | None:
+    """The videos that one of several calls is for; for a single call whatever it was given.
+
+    As SAM2Long's script does, but for two things: folders are sorted if there is no list of videos, and the pieces are
+    right for any number of chunks per node, where the script multiplies `node_id` by 8.
+
+    Raises:
+        VosflowError: numbers that are not of each other, or no videos.
+    """
+    a = arguments
+    for number, count in (("node_id", "num_nodes"), ("chunk_id", "num_chunks")):
+        if not 0 <= getattr(a, number) < getattr(a, count):
+            raise VosflowError(
+                f"--{number} {getattr(a, number)} is none of --{count} {getattr(a, count)}",
+                expected=f"--{count} of 1 or more, and --{number} from 0 to one less than it",
+                remedy="mend the numbers",
+            )
+    pieces = a.num_nodes * a.num_chunks
+    if pieces == 1:
+        return a.video_list_file
+    if not Path(a.base_video_dir).is_dir():
+        raise VosflowError("the folder is missing", path=a.base_video_dir, remedy="correct the path")
+    names = video_names(Path(a.base_video_dir), a.video_list_file)
+    return consecutive_piece(names, pieces, a.node_id * a.num_chunks + a.chunk_id)
+
+
+def consecutive_piece(names: Sequence[str], pieces: int, index: int) -> list[str]:
+    """Piece number `index` (from 0) of `names` cut into consecutive pieces; the first ones are one longer if need be."""
+    length, longer = divmod(len(names), pieces)
+    start = index * length + min(index, longer)
+    return list(names[start : start + length + (index < longer)])

@@ -1,0 +1,211 @@
+"""Using what is on this machine already: an archive, an extracted folder, or weights, checked and linked in place.
+
+Nothing is copied. A link below the data folder takes the place of the download (`downloads/{file}`,
+`checkpoints/{file}`) or of the extracted archive (`datasets/{dataset}/{archive}`), with the marker that the workflow
+waits for. What an archive holds (`Archive.holds` in the catalog) tells which one a folder is.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path, PurePosixPath
+from urllib.parse import unquote, urlsplit
+
+import filelock
+
+from vosflow.catalog import Archive, Dataset, HttpSource, RemoteFile, find_archive, find_checkpoint, find_dataset
+from vosflow.datasets.archive import extract_member, is_archive, member_names, replace_folder
+from vosflow.datasets.expected import Expected, Record
+from vosflow.datasets.fetch import adopt_file
+from vosflow.datasets.weights import convert_if_pickled
+from vosflow.errors import VosflowError
+from vosflow.records import FORMAT, write_json
+from vosflow.sources import FETCHED
+
+
+def import_checkpoint(given: Path, checkpoint: str, data: Path, locks: Path) -> list[str]:
+    """Use `given` as the weights of the catalog's `checkpoint`: the file itself, or the archive that it comes in.
+
+    Returns:
+        What was done, in sentences.
+
+    Raises:
+        VosflowError: no such file or checkpoint, or a file with another size or hash.
+    """
+    entry = find_checkpoint(checkpoint)
+    _check_exists(given)
+    destination = data / "checkpoints" / entry.file
+    destination.parent.mkdir(parents=True, exist_ok=True)
+    with filelock.FileLock(destination.with_name(f".{destination.name}.lock")):
+        aside = destination.with_name(f".{destination.name}.importing")
+        aside.unlink(missing_ok=True)
+        if entry.package is not None and is_archive(given):
+            extract_member(given, entry.package.member, aside)
+        else:
+            os.symlink(given.absolute(), aside)
+        record = adopt_file(aside, destination, locks=locks, expected=Expected.of(entry), source=str(given.absolute()))
+    convert_if_pickled(entry, destination, record.sha256)
+    _mark(destination, record)
+    return [f"{checkpoint}: {destination} ({_compared(record)})"]
+
+
+def import_dataset(given: Path, dataset: str, archive: str | None, data: Path, locks: Path) -> list[str]:
+    """Use `given` as (a part of) the catalog's `dataset`.
+
+    Args:
+        given: an archive; a folder of archives under their publisher's names; or a folder of extracted files, at any
+            depth (for DAVIS: the folder DAVIS, or the one that holds it).
+        archive: its id in the catalog, where names do not tell.
+
+    Returns:
+        What was done, in sentences.
+
+    Raises:
+        VosflowError: not recognised, another size or hash, another layout, or other counts than the publisher's.
+    """
+    entry = find_dataset(dataset)
+    wanted = {archive: find_archive(dataset, archive)} if archive else entry.archives
+    _check_exists(given)
+    if given.is_file():
+        return [_import_archive(given, dataset, _recognised(given, wanted, dataset), data, locks)]
+    archives = {name: file for name, facts in wanted.items() if (file := _beside(given, facts)) is not None}
+    folders = {name: top for name, facts in wanted.items() if (top := _extracted(given, name, facts)) is not None}
+    if not archives and not folders:
+        raise _unrecognised(given, entry, wanted)
+    done = [_import_archive(file, dataset, name, data, locks) for name, file in archives.items() if name not in folders]
+    return [*done, *(_import_folders(folders, dataset, data) if folders else [])]
+
+
+def _import_archive(given: Path, dataset: str, archive: str, data: Path, locks: Path) -> str:
+    facts = find_archive(dataset, archive)
+    if facts.extract and not facts.hashed_by:
+        _check_content(given, facts)
+    destination = data / "downloads" / facts.file
+    destination.parent.mkdir(parents=True, exist_ok=True)
+    with filelock.FileLock(destination.with_name(f".{destination.name}.lock")):
+        aside = destination.with_name(f".{destination.name}.importing")
+        aside.unlink(missing_ok=True)
+        os.symlink(given.absolute(), aside)
+        record = adopt_file(aside, destination, locks=locks, expected=Expected.of(facts), source=str(given.absolute()))
+    _mark(destination, record)
+    return f"{dataset} {archive}: {destination} ({_compared(record)})"
+
+
+def _import_folders(folders: Mapping[str, tuple[Path, str]], dataset: str, data: Path) -> list[str]:
+    """Link extracted archives, {id: (folder, the path in the archive that it is)}, all of them or none."""
+    from vosflow.datasets.check import check_layout  # reads images, and imports what that takes
+
+    entry, place = find_dataset(dataset), data / "datasets" / dataset
+    place.mkdir(parents=True, exist_ok=True)
+    staged = place / ".importing"
+    shutil.rmtree(staged, ignore_errors=True)
+    try:
+        for name, (top, inner) in folders.items():
+            link = staged / name / inner
+            link.parent.mkdir(parents=True, exist_ok=True)
+            os.symlink(top.absolute(), link)
+            if problems := check_layout(dataset, name, staged / name).problems:
+                raise VosflowError(
+                    f"not what its publisher describes: {'; '.join(problems)}",
+                    path=top,
+                    expected=f"{entry.archives[name].file}, extracted, and all of it",
+                    remedy="complete it; or, to use it as it is, say `paths: datasets: "
+                    f"{{{dataset}: {top}}}` in the config: then its results carry a note",
+                )
+        for name, (top, _) in folders.items():
+            replace_folder(staged / name, place / name)
+            marker = {"format": FORMAT, "archive": entry.archives[name].file, "imported_from": str(top.absolute())}
+            write_json(place / f"{name}.json", marker)
+    finally:
+        shutil.rmtree(staged, ignore_errors=True)
+    return [f"{dataset} {name}: {place / name} -> {top}" for name, (top, _) in folders.items()]
+
+
+def _extracted(given: Path, name: str, facts: Archive) -> tuple[Path, str] | None:
+    """The folder below `given` that is (a part of) the extracted archive, and which part; None if there is none.
+
+    A user's folder may begin at any depth of the archive: DAVIS/ itself, or the folder with DAVIS/ in it.
+    """
+    if not facts.extract or not facts.holds:
+        return None
+    holds = [PurePosixPath(path).parts for path in facts.holds]
+    shared = len(os.path.commonprefix(holds)) if len(holds) > 1 else len(holds[0]) - 1
+    stem = (facts.published_as or facts.file).split(".")[0]
+    for top in (given, given / name, given / stem):
+        for depth in range(min(shared, min(map(len, holds)) - 1) + 1):
+            if all(top.joinpath(*parts[depth:]).exists() for parts in holds):
+                return top, "/".join(holds[0][:depth])
+    return None
+
+
+def _recognised(given: Path, archives: Mapping[str, Archive], dataset: str) -> str:
+    """The id of the archive that the file is, by its name; of several, by its size."""
+    if len(archives) == 1:
+        return next(iter(archives))
+    alike = [name for name, facts in archives.items() if given.name in _names(facts)]
+    if len(alike) > 1:
+        alike = [name for name in alike if archives[name].size_bytes in (None, given.stat().st_size)]
+    if len(alike) == 1:
+        return alike[0]
+    raise VosflowError(
+        f"it is called like {'several archives' if alike else 'no archive'} of {dataset}",
+        path=given,
+        expected="one of " + ", ".join(f"{facts.published_as or facts.file}" for facts in archives.values()),
+        remedy="say which it is: --archive with one of " + ", ".join(alike or archives),
+    )
+
+
+def _names(facts: RemoteFile) -> set[str]:
+    """What the file may be called: here, by its publisher, at the end of an address."""
+    addresses = (source.url for source in facts.sources if isinstance(source, HttpSource))
+    return {facts.file, facts.published_as or facts.file, *(unquote(Path(urlsplit(u).path).name) for u in addresses)}
+
+
+def _beside(folder: Path, facts: RemoteFile) -> Path | None:
+    return next((folder / name for name in sorted(_names(facts)) if (folder / name).is_file()), None)
+
+
+def _check_content(given: Path, facts: Archive) -> None:
+    """Refuse an archive without what it should hold; asked only where no hash is known."""
+    names = set(member_names(given))
+    missing = [held for held in facts.holds if not any(n == held or n.startswith(f"{held}/") for n in names)]
+    if missing:
+        raise VosflowError(
+            f"it does not hold {', '.join(missing)}",
+            path=given,
+            expected=f"{facts.published_as or facts.file} as its publisher gives it, with {', '.join(facts.holds)}",
+            remedy="give the right file, or say which archive it is with --archive",
+        )
+
+
+def _unrecognised(given: Path, entry: Dataset, archives: Mapping[str, Archive]) -> VosflowError:
+    lines = [
+        f"{facts.published_as or facts.file}" + (f", or a folder with {', '.join(facts.holds)}" if facts.holds else "")
+        for facts in archives.values()
+    ]
+    return VosflowError(
+        f"nothing of {entry.name} was found in it",
+        path=given,
+        expected="\n    ".join(["one of", *lines]),
+        remedy="give the folder that holds these, or a single archive",
+    )
+
+
+def _check_exists(given: Path) -> None:
+    if not given.exists():
+        raise VosflowError(
+            "no such file or folder", path=given, expected="what --import is to use", remedy="correct the path"
+        )
+
+
+def _mark(destination: Path, record: Record) -> None:
+    write_json(destination.with_name(destination.name + FETCHED), {"format": FORMAT, **asdict(record)})
+
+
+def _compared(record: Record) -> str:
+    if record.compared_with == "nothing":
+        return f"sha256 {record.sha256}; no hash is published, so this one is recorded"
+    return f"sha256 {record.sha256}, compared with {record.compared_with}"

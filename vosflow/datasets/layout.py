@@ -1,0 +1,41 @@
+"""Where the files of a dataset begin: in the folder that was given, or near it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from vosflow.errors import VosflowError
+
+
+def require_folders(root: Path, folders: Sequence[str], usual: str = "") -> None:
+    """Raise VosflowError unless `root` holds `folders`; `usual` is the sub-folder of an archive that does."""
+    for folder in folders:
+        if not (root / folder).is_dir():
+            inside = usual and (root / usual / folder).is_dir()
+            raise VosflowError(
+                f"there is no {folder} in it",
+                path=root,
+                expected=f"a folder that holds {' and '.join(folders)}",
+                remedy=f"give {root / usual} instead" if inside else "correct the path, or extract the archive again",
+            )
+
+
+def find_part(root: Path, places: Iterable[str], holds: Sequence[str]) -> Path:
+    """The first of `places` below `root` that holds all of `holds` (files or folders).
+
+    For splits that are put together from several archives, whose folders people arrange in different ways.
+
+    Raises:
+        VosflowError: none of them does.
+    """
+    places = list(places)
+    for place in places:
+        if all((root / place / name).exists() for name in holds):
+            return root / place
+    raise VosflowError(
+        f"none of its folders {', '.join(places)} holds {' and '.join(holds)}",
+        path=root,
+        expected=f"{root / places[0] / holds[0]}",
+        remedy="correct the path, or extract the archives again",
+    )

@@ -1,0 +1,43 @@
+"""What the settings `mode` and `precision` mean for a network on a device."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from vosflow.trackers.sam2 import Settings
+
+ALL_OBJECTS = 1_000  # at once: more than a video has
+FRAMES_ON_A_GPU = 4  # at once, for the image encoder
+# Measured with tests/benchmarks/tracking.py on one thread: sharing calls makes 10 objects 1.04 times faster at 256
+# pixels, where calls cost something beside their arithmetic, and 0.9 times at 512.
+LARGEST_SHARED_ON_A_CPU = 256
+
+
+@dataclass(frozen=True)
+class Mode:
+    """How to compute: "float32" or "bfloat16", and how many objects and frames share a call of the network."""
+
+    precision: str
+    objects_at_once: int
+    frames_at_once: int
+
+
+def resolve_mode(settings: Settings, image_size: int, device: str) -> Mode:
+    """The mode that `settings` ask for.
+
+    Fast mode is never slower than exact mode: on a CPU, objects share calls only where that pays, and bfloat16 is
+    chosen only for GPUs that compute in it.
+
+    Args:
+        image_size: of the network, in pixels.
+        device: "cpu" or "cuda".
+    """
+    if settings.mode == "exact":
+        return Mode(settings.precision or "float32", 1, 1)
+    if device == "cpu":
+        objects = ALL_OBJECTS if image_size <= LARGEST_SHARED_ON_A_CPU else 1
+        return Mode(settings.precision or "float32", objects, 1)
+    own = "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
+    return Mode(settings.precision or own, ALL_OBJECTS, FRAMES_ON_A_GPU)
