@@ -8,8 +8,9 @@ sys.path.insert(0, workflow.basedir)
 from vosflow.digest import canonical_json, code_digest, file_digest
 from vosflow.errors import VosflowError
 from vosflow.review import review_results
-from vosflow.sources import FETCHED, archive_arguments, archive_file, checkpoint_id
+from vosflow.sources import FETCHED, archive_arguments, archive_file
 from vosflow.study import load_study
+from vosflow.weights import checkpoint_id
 
 # Jobs run `python $VOSFLOW/scripts/...` with the Python that runs Snakemake, activated or not; with --sdm conda, the
 # environment of the rule comes first on the path. (Paths inside the commands would rerun everything when they change.)

@@ -87,7 +87,7 @@ rule write_manifest:
         f"{RESULTS}/{{dataset}}/logs/write_manifest.benchmark.tsv"
     conda:
         CONDA
-    threads: 1
+    threads: 4
     resources:
         mem_mb=2_000,
         runtime=60,
@@ -96,4 +96,4 @@ rule write_manifest:
         state=lambda wildcards: study.dataset(wildcards.dataset).state,
         code=lambda wildcards: study.dataset(wildcards.dataset).code,
     shell:
-        "python $VOSFLOW/scripts/write_manifest.py {params.source:q} --output {output:q} > {log:q} 2>&1"
+        "python $VOSFLOW/scripts/write_manifest.py {params.source:q} --workers {threads} --output {output:q} > {log:q} 2>&1"

@@ -19,7 +19,9 @@ def main() -> int:
     )
     parser.add_argument("--root", type=Path, help="folder with its files, if they are not below the data folder")
     parser.add_argument("--data", default="data", help="the data folder of the config (default: data)")
-    parser.add_argument("--list", action="append", default=[], metavar="ROLE=FILE", help="as of write_manifest.py")
+    parser.add_argument(
+        "--list", action="append", nargs=2, default=[], metavar=("ROLE", "FILE"), help="as of write_manifest"
+    )
     parser.add_argument("--full", action="store_true", help="decode every image; without it, headers are read")
     parser.add_argument("--workers", type=int, default=2, help="processes (default: 2)")
     parser.add_argument("--all", action="store_true", help="show every finding, not only the first twenty of each kind")

@@ -47,7 +47,7 @@ def main() -> None:
     with table.show_progress() as progress:
         result = evaluate_run(truth, args.predictions, args.output, progress=progress, **options)
         other = evaluate_run(truth, args.compare, progress=progress, **options) if args.compare else None
-    table.print_evaluation(result, truth.notes)
+    table.print_evaluation(result, truth)
     if other is not None:
         table.print_comparison(result, other, args.predictions, args.compare)
 

@@ -31,9 +31,8 @@ def main() -> None:
         from vosflow.datasets.listing import print_catalog  # none of these imports is needed for --help
 
         return print_catalog(options.data, options.list)
-    if bool(options.dataset) == bool(options.checkpoint) or not (
-        options.checkpoint or options.archive or options.given
-    ):
+    one = bool(options.dataset) != bool(options.checkpoint)
+    if not one or not (options.checkpoint or options.archive or options.given):
         raise VosflowError(
             "nothing to fetch",
             expected="--checkpoint ID; or --dataset NAME and --archive ID; or --import PATH and one of these",
@@ -42,17 +41,17 @@ def main() -> None:
     if options.given:
         from vosflow.datasets.imports import import_checkpoint, import_dataset
 
-        what = (options.checkpoint,) if options.checkpoint else (options.dataset, options.archive)
-        use = import_checkpoint if options.checkpoint else import_dataset
-        return print("\n".join(use(options.given, *what, options.data, locks)))
+        if options.checkpoint:
+            return print(*import_checkpoint(options.given, options.checkpoint, options.data, locks))
+        return print(*import_dataset(options.given, options.dataset, options.archive, options.data, locks), sep="\n")
     from vosflow.datasets.fetch import fetch_archive
-    from vosflow.datasets.weights import fetch_checkpoint
+    from vosflow.datasets.fetch_weights import fetch_checkpoint
 
     if options.checkpoint:
         record = fetch_checkpoint(options.checkpoint, options.data, locks=locks)
     else:
         record = fetch_archive(options.dataset, options.archive, options.data, locks=locks)
-    if options.marker:
+    if options.marker:  # for the workflow
         write_json(options.marker, {"format": FORMAT, **asdict(record)})
 
 

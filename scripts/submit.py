@@ -42,6 +42,9 @@ def main() -> None:
     from vosflow.submission.pack import write_submission
 
     manifest = load_manifest(path)
+    if (manifest.dataset, manifest.split) != (dataset, split):
+        problem = f"this is the manifest of {manifest.dataset}/{manifest.split}"
+        raise VosflowError(problem, path=path, expected=f"that of {dataset}/{split}", remedy="correct --dataset")
     options = {"allow_empty_objects": args.allow_empty_objects, "workers": args.workers}
     with show_progress("checking") as progress:
         done = write_submission(manifest, args.predictions, args.output, FORMATS[dataset], progress=progress, **options)

@@ -1,7 +1,7 @@
 """Track the videos of a folder with any tracker; the options are those of SAM 2's and SAM2Long's vos_inference.py.
 
 Masks are written as {output_mask_dir}/{video}/{frame}.png. Run again, it continues after the last finished video;
-what it knows of finished videos is in {output_mask_dir}/.vosflow.
+what it knows of finished videos is in {output_mask_dir}/.vosflow. With --annotations it scores them, too.
 """
 
 import sys
@@ -9,10 +9,14 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that the script runs from a plain checkout
 
-from vosflow.command_line import given_settings, track_parser, videos_of_piece
+from vosflow.command_line import given_settings, ground_truth, track_parser, videos_of_piece
 from vosflow.datasets.folder import folder_manifest
 from vosflow.engine import Method, track_videos
 from vosflow.errors import run_command
+from vosflow.evaluation.live import LiveScorer
+from vosflow.evaluation.protocols import load_protocol
+from vosflow.evaluation.run import evaluate_run
+from vosflow.evaluation.table import print_evaluation
 from vosflow.gpu import lease_device, limit_cpu_threads
 from vosflow.records import RunFolder, check_output_folder
 from vosflow.trackers.registry import load_tracker
@@ -35,8 +39,13 @@ def main() -> None:
     manifest = folder_manifest(*folders, videos=videos, **layout)
     names = [video.name for video in manifest.videos]
     check_output_folder(RunFolder(records, a.output_mask_dir), folders, names, method.marks, overwrite=a.overwrite)
+    truth = ground_truth(a, names)
+    scorer = LiveScorer(truth, load_protocol(a.protocol)) if truth else None
     with lease_device(a.device if method.uses_gpu else "cpu") as device:
-        track_videos(method, manifest, names, records, device=device, masks=a.output_mask_dir)
+        shown = scorer.add if scorer else None
+        track_videos(method, manifest, names, records, device=device, masks=a.output_mask_dir, on_masks=shown)
+    if scorer:
+        print_evaluation(evaluate_run(truth, a.output_mask_dir, a.scores, scored=scorer.rows), truth)
 
 
 if __name__ == "__main__":

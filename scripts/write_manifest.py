@@ -30,6 +30,7 @@ def main() -> int | None:
         help="for a dataset that is not in the catalog: its description, as in the config: "
         '\'{"base_video_dir": "frames", "input_mask_dir": "masks"}\'',
     )
+    parser.add_argument("--workers", type=int, default=1, help="processes, for a split of many videos (default: 1)")
     parser.add_argument("--output", type=Path, required=True, help="manifest to write")
     arguments = parser.parse_args()
     if (arguments.root is None) == (arguments.folder is None):
@@ -42,18 +43,12 @@ def main() -> int | None:
         description = folder_description(arguments.folder)
         manifest = build_folder_manifest(arguments.dataset, arguments.split, description)
     else:
-        manifest = build_manifest(arguments.dataset, arguments.split, arguments.root, lists=_lists(arguments.list))
+        options = {"lists": dict(arguments.list), "workers": arguments.workers}
+        manifest = build_manifest(arguments.dataset, arguments.split, arguments.root, **options)
     save_manifest(manifest, arguments.output)
     frames = sum(len(video.frames.names) for video in manifest.videos)
     print(f"{arguments.output}: {len(manifest.videos)} videos, {frames} frames", file=sys.stderr)
     return None
-
-
-def _lists(texts: list[str]) -> dict[str, str]:
-    for text in texts:
-        if "=" not in text:
-            raise VosflowError(f"--list {text}: which role?", expected="--list ROLE=FILE, as --list videos=list.txt")
-    return dict(text.split("=", 1) for text in texts)
 
 
 if __name__ == "__main__":

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
 from vosflow.datasets.folder import video_names
 from vosflow.engine import parse_assignments
 from vosflow.errors import VosflowError
+from vosflow.manifest import LABEL_MAPS, PER_OBJECT, Manifest
 
 SETTINGS = ("score_thresh", "apply_postprocessing", "precision", "num_pathway", "iou_thre", "uncertainty")
 
@@ -46,6 +48,10 @@ def track_parser(description: str) -> argparse.ArgumentParser:
     add("--chunk_id", type=int, default=0, help="from 0")
     add("--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto: a GPU if there is one (default)")
     add("--threads", type=int, default=1, help="CPU threads (default 1: masks then depend on no machine's cores)")
+    add("--annotations", help="ground truth: the masks are scored at once, as by scripts/evaluate.py")
+    add("--protocol", default="davis2017", help="with --annotations: the rules to score by (default davis2017)")
+    add("--meta", help="with --annotations: the publisher's JSON file, for protocols that need one")
+    add("--scores", help="with --annotations: folder for the files of scores (default: only a table)")
     return parser
 
 
@@ -92,8 +98,37 @@ def videos_of_piece(arguments: argparse.Namespace) -> Sequence[str] | str | None
     return consecutive_piece(names, pieces, a.node_id * a.num_chunks + a.chunk_id)
 
 
+def ground_truth(arguments: argparse.Namespace, names: Sequence[str]) -> Manifest | None:
+    """What to score the videos `names` against, in the order of the annotations; None without --annotations.
+
+    Raises:
+        VosflowError: ground truth of a video is missing, the protocol does not score such masks, or the folder for
+            scores lies among the masks.
+    """
+    a = arguments
+    if a.annotations is None:
+        return None
+    from vosflow.evaluation.annotations import annotated_folder
+    from vosflow.evaluation.protocols import load_protocol
+    from vosflow.evaluation.run import check_output
+
+    layout, wanted = PER_OBJECT if a.per_obj_png_file else LABEL_MAPS, load_protocol(a.protocol).layouts
+    if layout not in wanted:
+        raise VosflowError(
+            f"protocol {a.protocol} scores masks of layout {' or '.join(wanted)}, and these are {layout}",
+            expected="--per_obj_png_file for sav, and for no other protocol",
+            remedy="use the protocol of the dataset's publisher",
+        )
+    if a.scores is not None:
+        check_output(a.scores, a.output_mask_dir)
+    truth = annotated_folder(a.annotations, protocol=a.protocol, videos=a.video_list_file, meta=a.meta)
+    for name in names:
+        truth.video(name)
+    return dataclasses.replace(truth, videos=tuple(video for video in truth.videos if video.name in set(names)))
+
+
 def consecutive_piece(names: Sequence[str], pieces: int, index: int) -> list[str]:
-    """Piece number `index` (from 0) of `names` cut into consecutive pieces; the first ones are one longer if need be."""
+    """Piece number `index` (from 0) of `names` cut into consecutive pieces; the first are one longer if need be."""
     length, longer = divmod(len(names), pieces)
     start = index * length + min(index, longer)
     return list(names[start : start + length + (index < longer)])

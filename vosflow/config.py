@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, field_validator
 
 from vosflow.catalog import FolderDataset, PathText
+from vosflow.errors import VosflowError
 from vosflow.validation import explain_validation
 
 Device = Literal["auto", "cpu", "cuda"]
@@ -44,7 +47,9 @@ class RunConfig(Model):
 
     name: str | None = Field(None, description="Folder name of the run; by default the checkpoint's id or the tracker.")
     dataset: str | list[str] = Field(description="Dataset and split, e.g. davis2017/val; a list gives one run each.")
-    tracker: str = Field(description="static, flow, sam2, or the import path of your own: package.module:Class.")
+    tracker: str = Field(
+        description="static, flow, sam2, sam2long, or an import path of your own: package.module:Class."
+    )
     checkpoint: str | list[str] | None = Field(
         None, description="Id from the catalog or from `checkpoints:` below; a list is swept."
     )
@@ -149,6 +154,19 @@ def parse_config(data: Mapping[str, Any], source: str = "config.yaml") -> Config
     """
     with explain_validation(Config, source):
         return Config.model_validate(dict(data))
+
+
+def read_config(path: str | Path) -> dict[str, Any]:
+    """The content of a config file, unchecked; raises VosflowError if there is none."""
+    try:
+        data = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        if not isinstance(data, dict):
+            raise ValueError("it holds no keys")
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise VosflowError(
+            f"not a readable config file ({error})", path=path, expected="a YAML file, like config.yaml"
+        ) from error
+    return data
 
 
 def config_schema() -> dict[str, Any]:

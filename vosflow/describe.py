@@ -79,16 +79,17 @@ def describe_run(description: Mapping[str, object], manifest: Manifest, manifest
 
 
 def _remarks(records: Iterable[Mapping]) -> list[str]:
-    """What the tracker had to say of single videos, each remark once."""
+    """What the tracker had to say of single videos, each remark once, with the videos."""
     videos: dict[str, list[str]] = {}
     for record in records:
         for remark in record["remarks"]:
             videos.setdefault(remark, []).append(record["video"])
-    return [
-        f"{remark} ({', '.join(names[:NAMED_VIDEOS])}{', ...' if len(names) > NAMED_VIDEOS else ''}: {len(names)} of the "
-        "videos)"
-        for remark, names in videos.items()
-    ]
+    return [f"{remark} (video {_some(names)})" for remark, names in videos.items()]
+
+
+def _some(names: list[str]) -> str:
+    others = len(names) - NAMED_VIDEOS
+    return ", ".join(names[:NAMED_VIDEOS]) + (f" and {others} more" if others > 0 else "")
 
 
 def _joined(provenances: Iterable[Mapping[str, str | None]]) -> dict[str, str | None]:

@@ -13,7 +13,7 @@ import resource
 import sys
 import time
 import traceback
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,6 +36,9 @@ from vosflow.video import Video
 
 TRACKER_REMEDY = "this is for the author of the tracker: vosflow/trackers/base.py says what `track` yields"
 SHARED_MODULES = ("vosflow.video", "vosflow.masks")  # they shape every tracker's pixels
+
+OnMasks = Callable[[str, str, Masks], None]
+"""Is called with the names of a video and a frame, and the frame's masks."""
 
 
 @dataclass(frozen=True)
@@ -162,11 +165,13 @@ def track_videos(
     label: str = "",
     progress_file: str | Path | None = None,
     masks: str | Path | None = None,
+    on_masks: OnMasks | None = None,
 ) -> dict[str, str]:
     """Track videos of `manifest` into the run folder `folder`; those already finished with the same key are skipped.
 
     Args:
         masks: another folder for the masks than `{folder}/masks`.
+        on_masks: is shown the masks of each frame that is tracked, after they are written. It must not raise.
 
     Returns:
         {video: key} of all of them.
@@ -191,7 +196,7 @@ def track_videos(
                     if run.is_finished(name, keys[name]):
                         progress.skip_video(name)
                         continue
-                    record = _track_video(tracker, Video.of(manifest, name), run, progress, device)
+                    record = _track_video(tracker, Video.of(manifest, name), run, progress, device, on_masks)
                     record |= {"key": keys[name], "device": device_name, "precision": _precision(tracker)}
                     record |= {**method.marks, "provenance": method.provenance}
                     write_json(run.record_path(name), record)
@@ -213,7 +218,9 @@ def track_videos(
     return keys
 
 
-def _track_video(tracker: Tracker, video: Video, run: RunFolder, progress: ShardProgress, device: str) -> dict:
+def _track_video(
+    tracker: Tracker, video: Video, run: RunFolder, progress: ShardProgress, device: str, on_masks: OnMasks | None
+) -> dict:
     """Track one video, write its masks, and return its record without the key."""
     started = now()
     clock = time.perf_counter()
@@ -228,6 +235,10 @@ def _track_video(tracker: Tracker, video: Video, run: RunFolder, progress: Shard
             writer.write(frame, masks)
             given.add(frame)
             progress.frame()
+            if on_masks is not None:
+                shown = time.perf_counter()
+                on_masks(video.name, frame, masks)
+                clock += time.perf_counter() - shown  # not the tracker's time
         if expected - given:
             missing = [name for name in video.frame_names if name in expected - given]
             raise VosflowError(

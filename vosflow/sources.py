@@ -1,4 +1,4 @@
-"""Where the data and the weights of a study come from: the catalog, folders that one has already, one's own files."""
+"""Where the data of a study come from: the catalog, folders that one has already, one's own files."""
 
 from __future__ import annotations
 
@@ -9,14 +9,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-import vosflow
 from vosflow.catalog import (
-    CheckpointEntry,
     Dataset,
     FolderDataset,
     RemoteFile,
     find_archive,
-    find_checkpoint,
     find_dataset,
     find_split,
     known,
@@ -28,9 +25,7 @@ from vosflow.digest import canonical_json, code_digest, data_digest
 from vosflow.errors import VosflowError
 from vosflow.evaluation.protocols import BUILT_IN, load_protocol
 from vosflow.manifest import LABEL_MAPS, PER_OBJECT
-from vosflow.trackers.base import Tracker
 
-HOUSE = Path(vosflow.__file__).resolve().parents[1]
 FETCHED = ".fetched"  # suffix of the marker beside a file that was fetched and checked
 DATA_SUFFIXES = (".jpg", ".jpeg", ".png", ".txt", ".json")
 FRAMES_PER_VIDEO = 70  # a guess for planning shards where the catalog knows no number of frames
@@ -69,7 +64,7 @@ class DatasetSource:
         chosen = ["--dataset", self.dataset, "--split", self.split]
         if self.folder is not None:
             return [*chosen, "--folder", canonical_json(self.folder.model_dump(mode="json"))]
-        lists = [argument for role, file in self.lists.items() for argument in ("--list", f"{role}={file}")]
+        lists = [argument for role, file in self.lists.items() for argument in ("--list", role, file)]
         return [*chosen, "--root", self.root, *lists]
 
     @property
@@ -79,22 +74,12 @@ class DatasetSource:
 
     @property
     def code(self) -> str:
-        """Digest of the code that writes the manifest."""
-        return code_digest("vosflow.datasets", f"vosflow.datasets.{self.adapter}")
-
-
-@dataclass(frozen=True)
-class CheckpointSource:
-    """Weights: where the file is or will be, what network it belongs to, its sha256 if it is known.
-
-    `requires` is the file that stands for their being there: the weights themselves, or the marker of a fetch.
-    """
-
-    id: str
-    path: str
-    config: str | None
-    sha256: str | None
-    requires: str
+        """Digest of what shapes the manifest beside the files: the code that writes it, the catalog's facts."""
+        code = code_digest("vosflow.datasets", f"vosflow.datasets.{self.adapter}")
+        if self.folder is not None:
+            return code
+        facts = find_split(self.dataset, self.split).model_dump(mode="json", exclude={"source"})
+        return data_digest([code, facts])
 
 
 def dataset_source(config: Config, name: str) -> DatasetSource:
@@ -105,71 +90,6 @@ def dataset_source(config: Config, name: str) -> DatasetSource:
     """
     own = config.datasets.get(name)
     return _catalog_dataset(config, name) if own is None else _user_dataset(name, own)
-
-
-def checkpoint_source(config: Config, tracker: str, kind: type[Tracker], name: str | None) -> CheckpointSource | None:
-    """Where the weights `name` come from; None for a tracker without weights.
-
-    Raises:
-        VosflowError: nobody knows them, their file or configuration is missing, or the tracker takes none.
-    """
-    needed = kind.needs_checkpoint
-    if name is None or not needed:
-        if needed == (name is not None):
-            return None
-        raise VosflowError(
-            f"tracker {tracker} needs a checkpoint" if needed else f"tracker {tracker} takes no checkpoint",
-            path="runs.checkpoint",
-            remedy="name one of the catalog (python scripts/fetch.py --list)" if needed else "remove `checkpoint:`",
-        )
-    own = config.checkpoints.get(name)
-    if own is not None:
-        path = _existing(own.path, f"checkpoints.{name}.path")
-        if own.config is None and getattr(kind, "needs_config", False):
-            raise VosflowError(
-                f"tracker {tracker} needs the network configuration of these weights",
-                path=f"checkpoints.{name}",
-                expected="`config:`, for instance configs/sam2.1/sam2.1_hiera_b+.yaml, or a YAML file",
-                remedy="add it to the entry",
-            )
-        return CheckpointSource(name, path, own.config, own.sha256, path)
-    return _catalog_checkpoint(config, name, _fitting(find_checkpoint(name), name, tracker, kind))
-
-
-def _fitting(entry: CheckpointEntry, name: str, tracker: str, kind: type[Tracker]) -> CheckpointEntry:
-    """`entry`, if its weights are for the network that the tracker says it runs."""
-    network = getattr(kind, "network", entry.network)
-    if entry.network == network:
-        return entry
-    fitting = [other for other, facts in load_checkpoints().items() if facts.network == network]
-    raise VosflowError(
-        f"checkpoint {name} holds weights of {entry.network}, and tracker {tracker} runs {network}",
-        path="runs.checkpoint",
-        expected=f"weights of {network}: " + (", ".join(fitting) or "none are in the catalog"),
-        remedy="name one of these, or the tracker that the weights are for",
-    )
-
-
-def _catalog_checkpoint(config: Config, name: str, entry: CheckpointEntry) -> CheckpointSource:
-    network = entry.config and _house_config(entry.config)
-    given = config.paths.checkpoints.get(name)
-    # What is trained or converted here may be made anew; a published file is what it is.
-    sha256 = None if entry.pickled else entry.sha256
-    if given is not None:
-        if entry.pickled and not given.endswith(".safetensors"):
-            raise VosflowError(
-                "these weights are a pickle, which may run code when it is read",
-                path=f"paths.checkpoints.{name}",
-                expected=f"{entry.weights_file}, converted from it",
-                remedy=f"python scripts/fetch.py --import {given} --checkpoint {name}, and remove the key",
-            )
-        found = _existing(given, f"paths.checkpoints.{name}")
-        return CheckpointSource(name, found, network, None if entry.path else sha256, given)
-    if entry.path is not None:
-        path = _from_here(entry.path)
-        return CheckpointSource(name, path, network, sha256, path)
-    folder = f"{config.paths.data}/checkpoints"
-    return CheckpointSource(name, f"{folder}/{entry.weights_file}", network, sha256, f"{folder}/{entry.file}{FETCHED}")
 
 
 def archive_file(data: str, dataset: str, archive: str) -> str:
@@ -184,14 +104,6 @@ def archive_arguments(file: str) -> list[str]:
             if facts.file == file:
                 return ["--dataset", dataset, "--archive", archive]
     raise VosflowError("no dataset of the catalog has this file", path=file, remedy="python scripts/fetch.py --list")
-
-
-def checkpoint_id(file: str) -> str:
-    """The catalog's id of the weights whose file is called `file`."""
-    for name, entry in load_checkpoints().items():
-        if entry.file == file and entry.path is None:
-            return name
-    raise VosflowError("no checkpoint of the catalog has this file", path=file, remedy="python scripts/fetch.py --list")
 
 
 def check_names(config: Config) -> None:
@@ -290,14 +202,18 @@ def _imported(marker: str) -> bool:
 
 def _user_dataset(name: str, own: FolderDataset) -> DatasetSource:
     dataset, _, split = name.partition("/")
-    folders = [own.base_video_dir, own.input_mask_dir, *([own.annotations] if own.annotations else [])]
+    inputs = [own.base_video_dir, own.input_mask_dir]
+    is_file = Path(own.base_video_dir).is_file()  # one video file, and the mask of its first frame
+    folders = [*([] if is_file else inputs), *([own.annotations] if own.annotations else [])]
     watched = _existing_folders(folders, f"datasets.{name}")
     _check_protocol(name, own)
-    if isinstance(own.videos, str):
+    if is_file:
+        requires, videos = tuple(inputs), 1
+    elif isinstance(own.videos, str):
         if not Path(own.videos).is_file():
             raise VosflowError("the list of videos is missing", path=own.videos, expected=f"datasets.{name}.videos")
         videos = len(Path(own.videos).read_text(encoding="utf-8").split())
-        requires: tuple[str, ...] = (own.videos,)
+        requires = (own.videos,)
     else:
         videos = len(own.videos or os.listdir(own.base_video_dir))
         requires = ()
@@ -395,24 +311,3 @@ def _folder_state(folders: Iterable[str]) -> str:
                         size, time = os.stat(path).st_size, os.stat(path).st_mtime_ns
                     found.append((os.path.relpath(path, folder), size, time))
     return data_digest(sorted(found))
-
-
-def _existing(path: str, key: str) -> str:
-    if not Path(path).is_file():
-        raise VosflowError("no such file", path=path, expected=f"weights, as the config says at {key}")
-    return path
-
-
-def _house_config(config: str) -> str:
-    """A network configuration that is a file of this repository, as a path from here; else the name as it is."""
-    return _from_here(config) if (HOUSE / config).is_file() else config
-
-
-def _from_here(path: str) -> str:
-    """Path of a file of this repository, relative where it is below the current folder."""
-    full = HOUSE / path
-    if not full.is_file():
-        raise VosflowError(
-            "a file of vosflow itself is missing", path=full, remedy=f"restore it: git checkout -- {path}"
-        )
-    return str(full.relative_to(Path.cwd())) if full.is_relative_to(Path.cwd()) else str(full)

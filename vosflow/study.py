@@ -19,9 +19,10 @@ from vosflow.digest import code_digest, data_digest, file_digest
 from vosflow.engine import SHARED_MODULES, parse_settings
 from vosflow.errors import VosflowError
 from vosflow.evaluation.protocols import load_protocol
-from vosflow.sources import CheckpointSource, DatasetSource, check_names, checkpoint_source, dataset_source
+from vosflow.sources import DatasetSource, check_names, dataset_source
 from vosflow.submission.formats import find_format
 from vosflow.trackers.registry import load_tracker, tracker_module
+from vosflow.weights import CheckpointSource, checkpoint_source
 
 MINUTES_AT_LEAST = 30  # time limit of the smallest job: a busy file system and a slow start must fit in
 MARGIN = 4  # a job may take this many times as long as expected before a scheduler ends it

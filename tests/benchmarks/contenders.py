@@ -123,7 +123,7 @@ class Ours:
         if hasattr(self._tracker, "_steps"):
             _count_decodings(self, self._tracker._steps.predictor)
         if contender.copies:
-            _evaluate_copies(method.settings.num_pathway)
+            _evaluate_copies()
 
     def track(self, video, output: Path) -> None:
         """Write the masks of `video` to `output`."""
@@ -204,18 +204,29 @@ def _count_decodings(work: Authors | Ours, predictor) -> None:
     predictor.sam_mask_decoder.register_forward_pre_hook(count, with_kwargs=True)
 
 
-def _evaluate_copies(num_pathway: int) -> None:
-    """Make SAM2Long work for copies, too: `num_pathway` evaluations and memories a frame, as in its authors' code."""
-    from vosflow.trackers.sam2long import tracking
+def _evaluate_copies() -> None:
+    """Make SAM2Long work for copies, too: as many evaluations and memories as pathways, as in its authors' code."""
+    from vosflow.trackers.sam2long.tracking import PathwayDecoder
+    from vosflow.trackers.sam2long.tree import MemoryTree
 
-    propose, keep = tracking.PathwayDecoder.propose, tracking.PathwayDecoder.keep
+    recalls, choose = MemoryTree.recalls, MemoryTree.choose
+    propose, keep = PathwayDecoder.propose, PathwayDecoder.keep
+    wanted: list[int] = [0]
+
+    def recall_all(self, frame):
+        own = recalls(self, frame)
+        return own + own[:1] * (len(self._pathways) - len(own))
+
+    def choose_from(self, frame, proposed):
+        return choose(self, frame, proposed[: len(set(self._pathways))])
 
     def propose_all(self, frame, recalls):
-        copies = 0 if len(recalls[0].memories) == 1 else num_pathway - len(recalls)
-        return propose(self, frame, [*recalls, *recalls[:1] * copies])[: len(recalls)]
+        wanted[0] = len(recalls)
+        return propose(self, frame, recalls)
 
     def keep_all(self, frame, candidates, *, remember):
-        copies = num_pathway - len(candidates)
-        return keep(self, frame, [*candidates, *candidates[:1] * copies], remember=remember)[: len(candidates)]
+        copies = candidates[:1] * (wanted[0] - len(candidates))
+        return keep(self, frame, [*candidates, *copies], remember=remember)[: len(candidates)]
 
-    tracking.PathwayDecoder.propose, tracking.PathwayDecoder.keep = propose_all, keep_all
+    MemoryTree.recalls, MemoryTree.choose = recall_all, choose_from
+    PathwayDecoder.propose, PathwayDecoder.keep = propose_all, keep_all

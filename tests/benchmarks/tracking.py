@@ -46,6 +46,7 @@ DEMO = {
     "config": str(HOUSE / "vosflow/catalog/sam2_demo.yaml"),
 }
 MEBIBYTE = 2**20
+WARM_UP = "warm-up"
 
 
 def three(weights: dict[str, str], **settings: object) -> list[Contender]:
@@ -58,7 +59,7 @@ def three(weights: dict[str, str], **settings: object) -> list[Contender]:
 
 
 def race(contenders: Sequence[Contender], manifest: Manifest, folder: Path, *, device: str, rounds: int = 1) -> Race:
-    """Let contenders track all videos in turns, after a warm-up on the shortest one."""
+    """Let contenders track all videos in turns, after a warm-up; a video called "warm-up" is for that alone."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "manifest.json"
     save_manifest(manifest, path)
@@ -67,9 +68,9 @@ def race(contenders: Sequence[Contender], manifest: Manifest, folder: Path, *, d
         racers = [stack.enter_context(Racer(contender, device)) for contender in contenders]
         shortest = min(manifest.videos, key=lambda video: video.cost).name
         for racer in racers:
-            racer.track(path, shortest, folder / "warm-up" / racer.contender.label / shortest)
+            racer.track(path, shortest, folder / WARM_UP / racer.contender.label)
         for turn in range(rounds):
-            for video in manifest.videos:
+            for video in (video for video in manifest.videos if video.name != WARM_UP):
                 for racer in racers[:: -1 if turn % 2 else 1]:
                     output = folder / racer.contender.label / video.name
                     costs[racer.contender.label].append(racer.track(path, video.name, output))
@@ -110,7 +111,7 @@ class Report:
     """A table of contenders, one row each, and what its columns mean."""
 
     def __init__(self, title: str, *columns: str) -> None:
-        heads = ("contender", "frames/s", "x authors", "peak MiB", "different pixels", *columns)
+        heads = ("contender", "frames/s", "x first", "peak MiB", "different pixels", *columns)
         self._table = Table(*heads, title=title, title_justify="left")
 
     def add(self, race: Race, prefix: str = "", extra: dict[str, Sequence[str]] | None = None) -> None:
@@ -176,11 +177,12 @@ def sam2long(a: argparse.Namespace, folder: Path) -> None:
     contenders = [
         Contender("sam2long, copies evaluated", "sam2long", DEMO, copies=True),
         Contender("sam2long", "sam2long", DEMO),
+        Contender("sam2long, fast", "sam2long", DEMO, {"mode": "fast"}),
         Contender("sam2long, all uncertain", "sam2long", DEMO, {"uncertainty": 1000.0}),
         Contender("sam2", "sam2", DEMO),
     ]
     result = race(contenders, manifest, folder / "race", device="cpu", rounds=a.rounds)
-    report = Report("SAM2Long, 3 pathways, demo model and dataset (compared with the first row)", "network evaluations")
+    report = Report("SAM2Long, 3 pathways, demo model and dataset", "network evaluations")
     counts = {label: sum(cost.evaluations for cost in costs) for label, costs in result.costs.items()}
     report.add(result, extra={label: [str(count)] for label, count in counts.items()})
     report.print()
@@ -245,27 +247,28 @@ def random_weights(size: str, folder: Path) -> dict[str, str]:
 
 
 def boxes(folder: Path, *, frames: int, objects: int, height: int = 480, width: int = 854) -> Manifest:
-    """A video called "boxes", of ellipses that cross a textured background, with the first frame's masks as prompts."""
+    """A video, "boxes", of ellipses that cross a textured background, prompts on its first frame; and a warm-up."""
     rng = np.random.default_rng(objects)
     small = rng.integers(0, 255, (height // 8 + 1, width // 8 + 1, 3), dtype=np.uint8)
     background = np.asarray(Image.fromarray(small).resize((width, height)))
     y, x = np.mgrid[:height, :width]
     centres, speeds = rng.random((objects, 2)), rng.uniform(-0.006, 0.006, (objects, 2))
     colours = rng.integers(0, 255, (objects, 3), dtype=np.uint8)
-    images, masks = folder / "frames" / "boxes", folder / "masks" / "boxes"
-    images.mkdir(parents=True)
-    masks.mkdir(parents=True)
-    for t in range(frames):
-        image, label_map = background.copy(), np.zeros((height, width), np.uint8)
-        for k in range(objects):
-            v, u = (centres[k] + t * speeds[k]) % 1
-            inside = ((y - v * height) / (0.09 * height)) ** 2 + ((x - u * width) / (0.07 * width)) ** 2 < 1
-            image[inside], label_map[inside] = colours[k], k + 1
-        Image.fromarray(image).save(images / f"{t:05d}.jpg", quality=90)
-        if t == 0:
-            first = Image.fromarray(label_map)
-            first.putpalette(DAVIS_PALETTE)
-            first.save(masks / "00000.png")
+    for video, length in (("boxes", frames), (WARM_UP, 3)):
+        images, masks = folder / "frames" / video, folder / "masks" / video
+        images.mkdir(parents=True)
+        masks.mkdir(parents=True)
+        for t in range(length):
+            image, label_map = background.copy(), np.zeros((height, width), np.uint8)
+            for k in range(objects):
+                v, u = (centres[k] + t * speeds[k]) % 1
+                inside = ((y - v * height) / (0.09 * height)) ** 2 + ((x - u * width) / (0.07 * width)) ** 2 < 1
+                image[inside], label_map[inside] = colours[k], k + 1
+            Image.fromarray(image).save(images / f"{t:05d}.jpg", quality=90)
+            if t == 0:
+                first = Image.fromarray(label_map)
+                first.putpalette(DAVIS_PALETTE)
+                first.save(masks / "00000.png")
     return folder_manifest(folder / "frames", folder / "masks")
 
 

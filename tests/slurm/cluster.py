@@ -241,9 +241,11 @@ def main() -> None:
     if reason:
         sys.exit(reason)
     with Cluster() as cluster:
-        print(textwrap.dedent(f"""
+        print(
+            textwrap.dedent(f"""
             A Slurm with nodes {" and ".join(NODES)} is up; logs in {cluster.folder}. It ends with this shell.
-            """))
+            """)
+        )
         subprocess.run([os.environ.get("SHELL", "/bin/sh")], env=cluster.environment, check=False)
 
 

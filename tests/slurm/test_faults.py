@@ -9,7 +9,7 @@ import subprocess
 
 import pytest
 
-from tests.slurm.cluster import wait_until
+from tests.slurm.cluster import PATIENCE, wait_until
 from tests.slurm.conftest import RUN, study_config
 
 ONCE = {"a": 1, "b": 1, "c": 1, "d": 1}
@@ -115,10 +115,13 @@ def test_a_killed_snakemake_goes_on_beside_the_jobs_that_it_left(study):
 def test_ctrl_c_cancels_the_jobs(study):
     process = start_held(study, 2, videos="b")
     study.wait(process, lambda: len(study.times("started")) == 2, "both shards are at work")
+    (study.folder / "nap").touch()
+    study.wait(process, (study.folder / "napping").exists, "Snakemake does not look at the queue")
     os.killpg(process.pid, signal.SIGINT)
-    assert process.wait(120) != 0
-    wait_until(lambda: not study.cluster.jobs("RUNNING") and not study.cluster.jobs("PENDING"), "no job is left")
-    assert len(study.cluster.jobs("CANCELLED")) >= 2
+    jobs = {job_of(study, video) for video in study.times("started")}
+    wait_until(lambda: {fact(study, job, "JobState") for job in jobs} == {"CANCELLED"}, "both jobs are cancelled")
+    (study.folder / "nap").unlink()
+    assert process.wait(PATIENCE) != 0
 
 
 @pytest.fixture

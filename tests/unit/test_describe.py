@@ -43,6 +43,15 @@ def test_totals_are_sums_of_the_videos(tracked):
     assert len(run["provenance"]["code"]) == 64 and run["provenance"]["devices"] == ["cpu"]
 
 
+def test_remarks_of_videos_become_notes(tracked):
+    manifest, folder = tracked
+    for name, remarks in {"a": ["had too little memory", "was late"], "b": ["had too little memory"]}.items():
+        path = folder / f"videos/{name}.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"remarks": remarks}))
+    notes = describe_run(PLAN, manifest, "manifest.json", folder)["notes"]
+    assert notes[2:] == ["had too little memory (video a, b)", "was late (video a)"]
+
+
 def test_weights_are_named_by_the_digest_that_was_tracked_with(tracked):
     manifest, folder = tracked
     record = json.loads((folder / "videos/a.json").read_text())

@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -82,7 +83,7 @@ def test_missing_predictions_abort_or_count_as_empty(clips):
     assert strict.returncode == 1 and "1 of 3 videos have no prediction: late" in strict.stderr
     done = run_script("--annotations", clips[0], "--predictions", clips[1], "--workers", 1, "--no-strict")
     assert done.returncode == 0, done.stderr
-    assert "4 predictions in 3 videos were missing and counted as empty: gap, late, void" in done.stdout
+    assert "missing predictions, counted as empty: 4, in gap, late, void" in done.stdout
     assert re.search(r"late_1 +0\.0 +0\.0 +0\.0", done.stdout)
 
 
@@ -111,21 +112,23 @@ def test_what_the_other_set_lacks_is_said(clips, tmp_path, capsys):
     manifest = annotated_folder(clips[0], protocol="davis2017")
     first, second = (evaluate_run(manifest, folder, strict=False) for folder in (clips[1], other))
     table.print_comparison(first, second, clips[1], other)
-    assert "1 predictions in 1 videos were missing and counted as empty: gap" in capsys.readouterr().out
+    assert "missing predictions, counted as empty: 1, in gap" in capsys.readouterr().out
 
 
 def test_of_many_objects_the_lowest_are_shown(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(table, "SHOWN_OBJECTS", 2)
     clips = write_clips(tmp_path, davis2017_clips())
-    table.print_evaluation(evaluate_run(annotated_folder(clips[0], protocol="davis2017"), clips[1]), ["a remark"])
+    manifest = replace(annotated_folder(clips[0], protocol="davis2017"), notes=("a remark",), agreement_with="a sample")
+    table.print_evaluation(evaluate_run(manifest, clips[1]), manifest)
     out = capsys.readouterr().out
+    assert "note: this is the agreement with a sample, no score" in out
     assert "the 2 lowest of 9 objects" in out and "extreme_1" in out and "short_1" in out and "late_1" not in out
     assert "note: a remark" in out
 
 
 def test_notes_of_the_protocol_stand_below_its_numbers(clips, capsys):
     manifest = annotated_folder(clips[0], protocol="vos-benchmark")
-    table.print_evaluation(evaluate_run(manifest, clips[1]))
+    table.print_evaluation(evaluate_run(manifest, clips[1]), manifest)
     out = capsys.readouterr().out
     assert "vos-benchmark: " in out and f"note: {load_protocol('vos-benchmark').notes[0]}" in out
 

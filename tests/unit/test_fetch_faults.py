@@ -278,8 +278,9 @@ def test_drive_that_will_not_resume_is_begun_anew(get, monkeypatch):
 
 
 @pytest.fixture
-def drive_server(server, monkeypatch):
+def drive_server(server, monkeypatch, tmp_path):
     """gdown itself, whose requests to Google are answered by the server of this test."""
+    monkeypatch.setattr(sys.modules["gdown.download"], "DEFAULT_COOKIES_FILE", str(tmp_path / "cookies.txt"))
     send = requests.Session.request
 
     def request(self, method, url, **options):

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import vosflow.catalog
+from tests.unit.publisher_trees import make_youtubevos_tree
 from tests.unit.trees import make_davis_tree, make_mose_tree
 from vosflow.catalog import Dataset, load_datasets
 from vosflow.config import parse_config
@@ -110,6 +111,23 @@ def test_what_is_not_recognised(tmp_path, take):
     assert "DAVIS/JPEGImages/480p" in caught.value.expected
     with pytest.raises(VosflowError, match="no such file or folder"):
         take(tmp_path / "nowhere")
+
+
+def test_folders_that_look_alike_are_told_apart_by_their_names(tmp_path, take):
+    """Inside, valid and train of YouTube-VOS are the same; so are the images of valid_all_frames."""
+    for name in ("valid", "mine"):
+        make_youtubevos_tree(tmp_path / name)
+    with pytest.raises(VosflowError, match="it may be train or valid or valid_all_frames") as caught:
+        take(tmp_path / "mine", "youtubevos2019")
+    assert "--archive with one of train, valid" in caught.value.remedy
+    for given, archive in (("valid", None), ("mine", "valid")):
+        with pytest.raises(VosflowError, match="2 videos instead of 507"):  # recognised, and too small
+            take(tmp_path / given, "youtubevos2019", archive)
+
+
+def test_dataset_without_archives(tmp_path, take):
+    with pytest.raises(VosflowError, match="BDD100K MOTS 2020 has no archives that are read as they are published"):
+        take(tmp_path, "bdd100k_mots")
 
 
 def zip_of(folder: Path, path: Path) -> Path:

@@ -1,114 +1,28 @@
-"""J and F against an obvious, slow version: whole frames, no cropping, one object at a time."""
+"""J and F of one frame: known values, extreme masks, tolerances. That counting is right, test_kernel shows."""
 
 from __future__ import annotations
 
-import math
-
-import cv2
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from skimage.morphology import disk as skimage_disk
+from vos_benchmark.evaluator import Evaluator
 
+from tests.unit import slow_measures
 from tests.unit.scored_clips import disc
-from vosflow.evaluation.measures import boundary, boundary_radius, disk, score_frame, score_masks
-
-
-def slow_boundary(mask: np.ndarray) -> np.ndarray:
-    """Pixel by pixel: is it unlike its right, lower or lower right neighbour?"""
-    height, width = mask.shape
-    edges = np.zeros((height, width), np.uint8)
-    for y in range(height):
-        for x in range(width):
-            if y == height - 1 and x == width - 1:
-                continue
-            if y == height - 1:
-                neighbours = [mask[y, x + 1]]
-            elif x == width - 1:
-                neighbours = [mask[y + 1, x]]
-            else:
-                neighbours = [mask[y, x + 1], mask[y + 1, x], mask[y + 1, x + 1]]
-            edges[y, x] = any(bool(n) != bool(mask[y, x]) for n in neighbours)
-    return edges
-
-
-def slow_disk(radius: int) -> np.ndarray:
-    size = 2 * radius + 1
-    kernel = np.zeros((size, size), np.uint8)
-    for y in range(size):
-        for x in range(size):
-            kernel[y, x] = (y - radius) ** 2 + (x - radius) ** 2 <= radius**2
-    return kernel
-
-
-def slow_score(truth: np.ndarray, guess: np.ndarray) -> tuple[float, float]:
-    """The definition, on whole frames, with the float64 operations of davis2017-evaluation."""
-    union = np.sum(truth | guess)
-    J = 1.0 if union == 0 else np.sum(truth & guess) / union
-    kernel = slow_disk(math.ceil(0.008 * np.linalg.norm(truth.shape)))
-    truth_edge, guess_edge = slow_boundary(truth), slow_boundary(guess)
-    if not truth_edge.any() and not guess_edge.any():
-        precision = recall = 1.0
-    elif not truth_edge.any():
-        precision, recall = 0.0, 1.0
-    elif not guess_edge.any():
-        precision, recall = 1.0, 0.0
-    else:
-        precision = np.sum(guess_edge * cv2.dilate(truth_edge, kernel)) / float(np.sum(guess_edge))
-        recall = np.sum(truth_edge * cv2.dilate(guess_edge, kernel)) / float(np.sum(truth_edge))
-    F = 0.0 if precision + recall == 0 else 2 * precision * recall / (precision + recall)
-    return float(J), float(F)
-
-
-@st.composite
-def label_map_pairs(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray]:
-    """Two label maps of one size: rectangles and single pixels anywhere, often cut by the border or filling the frame.
-
-    Long thin frames make the boundary tolerance larger than one pixel without many pixels.
-    """
-    shapes = [(1, 1), (1, 9), (8, 1), (2, 2), (5, 7), (13, 11), (17, 24), (4, 400), (260, 5), (12, 640)]
-    height, width = draw(st.sampled_from(shapes))
-    pair = []
-    for _ in range(2):
-        label_map = np.zeros((height, width), np.uint8)
-        for _ in range(draw(st.integers(0, 4))):
-            top, left = draw(st.integers(0, height - 1)), draw(st.integers(0, width - 1))
-            bottom, right = draw(st.integers(top, height)), draw(st.integers(left, width))
-            label_map[top : bottom + 1, left : right + 1] = draw(st.integers(0, 3))
-        if draw(st.booleans()):
-            noise = np.random.default_rng(draw(st.integers(0, 2**16)))
-            where = noise.random((height, width)) < draw(st.sampled_from([0.02, 0.3, 1.0]))
-            label_map[where] = noise.integers(0, 4, where.sum())
-        pair.append(label_map)
-    return pair[0], pair[1]
-
-
-@settings(max_examples=300, deadline=None)
-@given(label_map_pairs())
-def test_equals_the_slow_version_bit_for_bit(pair: tuple[np.ndarray, np.ndarray]) -> None:
-    truth, guess = pair
-    J, F = score_frame(truth, guess, [1, 2, 3])
-    assert J.dtype == F.dtype == np.float64
-    expected = [slow_score(truth == object_id, guess == object_id) for object_id in (1, 2, 3)]
-    assert list(zip(J.tolist(), F.tolist(), strict=True)) == expected
-
-
-@settings(max_examples=60, deadline=None)
-@given(label_map_pairs())
-def test_a_frame_is_scored_like_its_masks(pair: tuple[np.ndarray, np.ndarray]) -> None:
-    truth, guess = pair
-    J, F = score_frame(truth, guess, [2, 1])
-    assert (J[0], F[0]) == score_masks(truth == 2, guess == 2)
-    assert (J[1], F[1]) == score_masks(truth == 1, guess == 1)
-
-
-@pytest.mark.parametrize("size", [(480, 854), (480, 910), (97, 131)])
-def test_equals_the_slow_version_at_video_size(size: tuple[int, int]) -> None:
-    height, width = size
-    truth = disc(height / 2, width / 2, height / 5, *size) | disc(3, width - 9, height / 9, *size)
-    guess = disc(height / 2 + 4, width / 2 - 7, height / 5 + 2, *size) | disc(height - 2, 30, height / 9, *size)
-    assert score_masks(truth, guess) == slow_score(truth, guess)
-
+from vosflow.evaluation.measures import (
+    Element,
+    boundary_radius,
+    boundary_scores,
+    count_frame,
+    count_masks,
+    count_pairs,
+    disk,
+    region_scores,
+    score_frame,
+    score_masks,
+)
 
 # Made once with db_eval_iou and f_measure of davis2017-evaluation, on 854x480 pixels (tolerance 8 pixels).
 TOOLKIT = {
@@ -123,6 +37,32 @@ def test_equals_the_original_toolkit(case: str) -> None:
     radius, (down, right), J, F = TOOLKIT[case]
     truth, guess = disc(240, 427, radius, 480, 854), disc(240 + down, 427 + right, radius, 480, 854)
     assert score_masks(truth, guess) == (J, F)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 2**16))
+def test_equals_vos_benchmark_on_random_videos(seed: int) -> None:
+    """Its rules and ours agree for objects that are in the ground truth from the first frame on."""
+    noise = np.random.default_rng(seed)
+    height, width = noise.integers(2, 300, 2)
+    evaluator, ours = Evaluator(), []
+    for frame in range(3):
+        truth, guess = (blobs(noise, height, width) for _ in range(2))
+        if frame == 0:
+            truth[:1, :2] = (1, 2)
+        evaluator.feed_frame(guess, truth)
+        ours.append(score_frame(truth, guess, (1, 2)))
+    assert [evaluator.object_iou[object_id] for object_id in (1, 2)] == np.transpose([J for J, _ in ours]).tolist()
+    assert [evaluator.boundary_f[object_id] for object_id in (1, 2)] == np.transpose([F for _, F in ours]).tolist()
+
+
+def blobs(noise: np.random.Generator, height: int, width: int) -> np.ndarray:
+    """A label map of a few discs of ids 0 to 2, some of them cut by the border."""
+    label_map = np.zeros((height, width), np.uint8)
+    for _ in range(noise.integers(0, 6)):
+        y, x, radius = noise.random(3) * (height, width, max(height, width) / 3)
+        label_map[disc(y, x, radius, height, width)] = noise.integers(0, 3)
+    return label_map
 
 
 def frame(fill: bool = False, *pixels: tuple[int, int]) -> np.ndarray:
@@ -150,25 +90,28 @@ EXTREME = {
 @pytest.mark.parametrize("case", EXTREME)
 def test_extreme_masks(case: str) -> None:
     truth, guess, J, F = EXTREME[case]
-    assert score_masks(truth, guess) == (J, F) == slow_score(truth, guess)
+    assert score_masks(truth, guess) == (J, F) == slow_measures.score(truth, guess)
 
 
 def test_boundary_lies_up_and_left() -> None:
-    mask = np.zeros((5, 6), np.uint8)
-    mask[2:4, 2:4] = 1
-    assert boundary(mask).tolist() == [
+    mask = np.zeros((5, 6), bool)
+    mask[2:4, 2:4] = True
+    edges = slow_measures.boundary(mask)
+    assert edges.astype(int).tolist() == [
         [0, 0, 0, 0, 0, 0],
         [0, 1, 1, 1, 0, 0],
         [0, 1, 0, 1, 0, 0],
         [0, 1, 1, 1, 0, 0],
         [0, 0, 0, 0, 0, 0],
     ]
+    assert count_masks(mask, mask).truth_length == [8]
 
 
 def test_last_pixel_has_three_boundary_pixels() -> None:
-    mask = np.zeros((4, 4), np.uint8)
-    mask[3, 3] = 1
-    assert np.argwhere(boundary(mask)).tolist() == [[2, 2], [2, 3], [3, 2]]
+    mask = np.zeros((4, 4), bool)
+    mask[3, 3] = True
+    assert np.argwhere(slow_measures.boundary(mask)).tolist() == [[2, 2], [2, 3], [3, 2]]
+    assert count_masks(mask, mask).guess_length == [3]
 
 
 @pytest.mark.parametrize(
@@ -178,9 +121,59 @@ def test_tolerance(size: tuple[int, int], radius: int) -> None:
     assert boundary_radius(*size) == radius
 
 
-def test_disk_is_not_the_ellipse_of_opencv() -> None:
-    assert disk(8).sum() == 197
-    assert np.array_equal(disk(8), slow_disk(8))
+def kernel_of(element: Element) -> np.ndarray:
+    """The element as skimage and cv2 hold it, uint8 [2 reach + 1, 2 reach + 1], the centre in the middle."""
+    reach = element.reach
+    kernel = np.zeros((2 * reach + 1, 2 * reach + 1), np.uint8)
+    for dy, first, last in element.rows:
+        kernel[reach + dy, reach + first : reach + last + 1] = 1
+    return kernel
+
+
+@pytest.mark.parametrize("radius", range(19))
+def test_disks_of_integer_radius(radius: int) -> None:
+    assert np.array_equal(kernel_of(disk(radius)), skimage_disk(radius))
+    assert disk(radius) == disk(float(radius))
+    assert radius != 8 or kernel_of(disk(8)).sum() == 197  # cv2's ellipse has fewer
+
+
+@pytest.mark.parametrize("radius", [0.008 * np.hypot(480, 854), 7.837, 1.2, 2.5, 4.999, 9.7, 17.6, 0.35])
+def test_disks_of_other_radius_are_off_centre(radius: float) -> None:
+    expected = skimage_disk(radius)
+    ys, xs = np.nonzero(expected)
+    anchor = expected.shape[0] // 2  # cv2's for elements of odd and of even size
+    found = {(dy, dx) for dy, first, last in disk(radius).rows for dx in range(first, last + 1)}
+    assert found == set(zip((ys - anchor).tolist(), (xs - anchor).tolist(), strict=True))
+
+
+def test_the_disk_of_mose_v2() -> None:
+    element = disk(0.008 * np.hypot(480, 854))
+    assert kernel_of(element).sum() == 191
+    assert {dy for dy, _, _ in element.rows} == set(range(-7, 8))  # one row less than disk(8) at top and bottom
+    assert dict((dy, dx) for dy, *dx in element.rows)[5] == [-6, 5]  # not symmetric
+
+
+def test_scores_of_several_tolerances() -> None:
+    truth, guess = disc(20, 20, 12, 40, 50), disc(20, 25, 12, 40, 50)
+    counts = count_masks(truth, guess, disk(1), disk(5))
+    F = boundary_scores(counts)
+    assert F.shape == (2, 1)
+    for tolerance, radius in enumerate((1, 5)):
+        slow = slow_measures.score(truth, guess, slow_measures.disk_offsets(radius))
+        assert (region_scores(counts)[0], F[tolerance, 0]) == slow
+
+
+def test_scores_of_pairs() -> None:
+    truth = np.where(disc(20, 15, 10, 40, 60), np.uint8(1), np.uint8(0))
+    guess = np.where(disc(20, 17, 9, 40, 60), np.uint8(2), np.uint8(0))
+    guess[disc(20, 45, 9, 40, 60)] = 5
+    counts = count_pairs(truth, guess, (1, 9), (2, 5, 7), disk(2))
+    J, F = region_scores(counts), boundary_scores(counts)
+    assert F.shape == (1, 2, 3)
+    for row, truth_id in enumerate((1, 9)):
+        for column, guess_id in enumerate((2, 5, 7)):
+            slow = slow_measures.score(truth == truth_id, guess == guess_id, slow_measures.disk_offsets(2))
+            assert (J[row, column], F[0, row, column]) == slow
 
 
 @pytest.mark.parametrize(
@@ -199,3 +192,13 @@ def test_other_arrays_are_refused(truth: np.ndarray, guess: np.ndarray) -> None:
 def test_masks_must_be_boolean() -> None:
     with pytest.raises(ValueError, match="boolean"):
         score_masks(np.zeros((4, 5), np.uint8), np.zeros((4, 5), np.uint8))
+
+
+def test_frames_are_counted_once_for_all_tolerances() -> None:
+    """The order and number of tolerances change no count."""
+    truth, guess = (blobs(np.random.default_rng(seed), 60, 80) for seed in (1, 4))
+    both = count_frame(truth, guess, (1, 2), disk(7.3), disk(2))
+    for tolerance, element in enumerate((disk(7.3), disk(2))):
+        alone = count_frame(truth, guess, (1, 2), element)
+        assert alone.truth_matched[0].tolist() == both.truth_matched[tolerance].tolist()
+        assert alone.guess_matched[0].tolist() == both.guess_matched[tolerance].tolist()

@@ -153,3 +153,28 @@ def test_255_in_the_ground_truth(tmp_path: Path, protocol: str) -> None:
     of_255 = {(s.J, s.F) for s in evaluation.scores if s.object == 255}
     assert of_255 == ({(0, 0)} if protocol == "vos-benchmark" else set())
     assert means(evaluation)[:2] == (1, 1)
+
+
+@pytest.mark.parametrize("protocol", ABSENCES)
+def test_an_object_of_the_first_frame_only(tmp_path: Path, protocol: str) -> None:
+    masks = [circle(30), NOTHING, NOTHING, NOTHING]
+    if protocol == "sav":
+        with pytest.raises(VosflowError, match="on none of the frames that count"):
+            score(tmp_path, protocol, masks, masks)
+    elif protocol == "vos-benchmark":
+        with pytest.raises(VosflowError, match="nothing to score"):
+            score(tmp_path, protocol, masks, masks)
+    else:
+        assert means(score(tmp_path, protocol, masks, masks))[:2] == (1, 1)
+
+
+@pytest.mark.parametrize("protocol", ABSENCES)
+def test_a_video_of_two_frames(tmp_path: Path, protocol: str) -> None:
+    masks = [circle(30)] * 2
+    if protocol in ("mosev2", "mosev2-fixed"):
+        assert means(score(tmp_path, protocol, masks, masks))[:2] == (0, 0)
+    elif protocol == "youtube-vos":
+        assert means(score(tmp_path, protocol, masks, masks)) == (1, 1)
+    else:
+        with pytest.raises(VosflowError, match="none is left to score|none counts|nothing to score"):
+            score(tmp_path, protocol, masks, masks)

@@ -148,3 +148,12 @@ def test_sav_whose_objects_all_have_all_frames(tmp_path: Path) -> None:
     manifest = replace(manifest, videos=tuple(replace(video, object_frames={}) for video in manifest.videos))
     predictions = Predictions(tmp_path / "predictions", manifest.layout)
     assert evaluate(manifest, predictions, load_protocol("sav")).scores == first.scores
+
+
+def test_sav_from_memory_without_the_mask_of_an_object(tmp_path: Path) -> None:
+    masks = {t: ONE for t in range(4)}
+    score_objects(tmp_path, {"v": {0: (masks, masks), 3: (masks, masks)}})
+    manifest = annotated_folder(tmp_path / "Annotations", protocol="sav")
+    scorer = load_protocol("sav").scorer(manifest.videos[0], manifest.root)
+    with pytest.raises(VosflowError, match="object 3 of video v has no mask on frame 00001"):
+        scorer.add("00001", {0: ONE})

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import multiprocessing
 import os
 import pickle
+import re
+import signal
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from tests.unit import slow_measures
 from tests.unit.scored_clips import (
     HEIGHT,
     WIDTH,
@@ -23,10 +27,11 @@ from tests.unit.scored_clips import (
     write_clips,
 )
 from vosflow.errors import VosflowError
+from vosflow.evaluation import run
 from vosflow.evaluation.annotations import annotated_folder, read_video_list
-from vosflow.evaluation.protocols import BUILT_IN, load_protocol
-from vosflow.evaluation.protocols.base import Protocol
 from vosflow.evaluation.predictions import Predictions
+from vosflow.evaluation.protocols import BUILT_IN, load_protocol
+from vosflow.evaluation.protocols.base import Rules
 from vosflow.evaluation.protocols.davis import Davis2017
 from vosflow.evaluation.run import Evaluation, evaluate, evaluate_run
 from vosflow.evaluation.scores import (
@@ -240,7 +245,7 @@ def test_broken_list_of_frame_pairs(tmp_path: Path, line: str) -> None:
 def test_every_protocol_loads_under_its_name() -> None:
     for name in BUILT_IN:
         protocol = load_protocol(name)
-        assert isinstance(protocol, Protocol)
+        assert isinstance(protocol, Rules)
         assert protocol.name == name
 
 
@@ -341,7 +346,13 @@ def test_missing_score_files_are_named(tmp_path: Path, read) -> None:
 # --- the whole run ----------------------------------------------------------------------------------------------------
 
 
-def test_workers_do_not_change_the_rows(tmp_path: Path) -> None:
+@pytest.fixture
+def many_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Start processes even for the few pixels of a test."""
+    monkeypatch.setattr(run, "PIXELS_PER_WORKER", 1)
+
+
+def test_workers_do_not_change_the_rows(tmp_path: Path, many_processes: None) -> None:
     annotations, predictions = write_clips(tmp_path, davis2017_clips())
     finished = []
     alone = evaluate_folders(annotations, predictions).scores
@@ -354,7 +365,7 @@ def test_workers_do_not_change_the_rows(tmp_path: Path) -> None:
     assert [(done, total) for _, done, total in finished] == [(i + 1, 6) for i in range(6)]
 
 
-def test_an_error_in_a_worker_arrives_whole(tmp_path: Path) -> None:
+def test_an_error_in_a_worker_arrives_whole(tmp_path: Path, many_processes: None) -> None:
     annotations, predictions = write_clips(tmp_path, davis2017_clips())
     save_label_map(predictions / "gap" / "00002.png", np.full((HEIGHT, WIDTH), 77, np.uint8))
     with pytest.raises(VosflowError) as error:
@@ -372,7 +383,9 @@ class Exploding(Davis2017):
         if video.name == "gap":
             raise Unpicklable("boom", 1)
         if video.name == "void":
-            os._exit(1)
+            os._exit(3)
+        if video.name == "returns":
+            os.kill(os.getpid(), signal.SIGKILL)  # as the kernel does where memory is short
         return super().scorer(video, root)
 
 
@@ -382,18 +395,44 @@ class Unpicklable(Exception):
         self.second = second
 
 
-@pytest.mark.parametrize("video, message", [("gap", "scoring video gap failed"), ("void", "a worker process died")])
-def test_faults_and_deaths_of_workers_are_told(tmp_path: Path, video: str, message: str) -> None:
+@pytest.mark.parametrize(
+    "video, message",
+    [
+        ("gap", "scoring video gap failed:.*Unpicklable: boom"),
+        ("void", "a worker process ended with exit code 3 while it scored video void"),
+        ("returns", "a worker process was killed by SIGKILL while it scored video returns"),
+    ],
+)
+def test_faults_and_deaths_of_workers_are_told(tmp_path: Path, many_processes: None, video: str, message: str) -> None:
     clips = davis2017_clips()
     annotations, predictions = write_clips(tmp_path, {name: clips[name] for name in ("short", "late", video)})
-    with pytest.raises(VosflowError, match=message) as error:
-        evaluate(
-            annotated_folder(annotations, protocol="davis2017"), Predictions(predictions), Exploding(), workers=2
-        )
-    if video == "gap":
-        assert "Unpicklable: boom" in error.value.problem
+    with pytest.raises(VosflowError, match=re.compile(message, re.DOTALL)) as error:
+        evaluate(annotated_folder(annotations, protocol="davis2017"), Predictions(predictions), Exploding(), workers=2)
+    assert error.value.path == str(predictions / video)
+    assert multiprocessing.active_children() == []
     with pytest.raises(TypeError):
         pickle.loads(pickle.dumps(Unpicklable("boom", 1)))
+
+
+def test_small_jobs_start_no_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run, "in_processes", None)
+    annotations, predictions = write_clips(tmp_path, davis2017_clips())
+    assert evaluate_folders(annotations, predictions, workers=8).scores
+
+
+@pytest.mark.parametrize("length", [3, 300])
+def test_short_and_long_videos(tmp_path: Path, length: int) -> None:
+    """Each value equals the slow reference; each mean is over all frames but two."""
+    truth = [paint((1, disc(60, 30 + t % 240, 20)), (2, disc(30, 200 - t % 170, 9))) for t in range(length)]
+    guess = [
+        paint((1, disc(61, 32 + t % 240, 20)), *[(2, disc(30, 200 - t % 160, 9))] * (t % 3)) for t in range(length)
+    ]
+    scores, summary = score(tmp_path, {"v": (truth, guess)})
+    assert [(s.object, s.frame) for s in scores] == [(o, f"{t:05d}") for o in (1, 2) for t in range(1, length - 1)]
+    for row in scores[:: max(1, length // 20)]:
+        t = int(row.frame)
+        assert slow_measures.score(truth[t] == row.object, guess[t] == row.object) == (row.J, row.F)
+    assert summary.objects[0].J.mean == np.mean([s.J for s in scores if s.object == 1])
 
 
 def test_files_are_looked_for_before_any_is_read(tmp_path: Path) -> None:

@@ -10,7 +10,10 @@ import pytest
 
 from tests.unit import publisher_trees as trees
 from tests.unit.trees import HEIGHT, WIDTH, make_mose_tree, rectangles, save_frame, save_label_map
-from vosflow.datasets import build_manifest
+from vosflow import sources
+from vosflow.catalog import find_split
+from vosflow.config import parse_config
+from vosflow.datasets import build_manifest, videos
 from vosflow.errors import VosflowError
 from vosflow.manifest import Prompt, load_manifest, save_manifest
 from vosflow.video import Video
@@ -70,6 +73,27 @@ def test_mose_sample_submission_is_no_ground_truth(tmp_path, inside):
         video.ground_truth.path(manifest.root, "00002").is_file() and "sample_submission" in video.ground_truth.folder
     )
     assert video.prompts[0].mask == "valid/valid/Annotations/b0c1d2e3/00000.png"
+
+
+def test_many_videos_are_read_in_processes(tmp_path, monkeypatch):
+    root = trees.make_mose_train_tree(tmp_path / "train", ("a", "b", "c"), frames=2)
+    alone = build_manifest("mosev2", "train", root)
+    monkeypatch.setattr(videos, "MANY", 2)
+    assert build_manifest("mosev2", "train", root, workers=2) == alone
+    (root / "Annotations/b/00001.png").write_bytes(b"")
+    with pytest.raises(VosflowError, match="unreadable") as caught:
+        build_manifest("mosev2", "train", root, workers=2)
+    assert caught.value.path.endswith("b/00001.png")
+
+
+def test_an_edited_catalog_entry_writes_the_manifest_again(monkeypatch):
+    config = parse_config({"runs": [{"dataset": "mose/valid", "tracker": "static"}]})
+    before = sources.dataset_source(config, "mose/valid").code
+    facts = find_split("mose", "valid")
+    for changes, same in (({"source": "another wording"}, True), ({"late_objects": True}, False)):
+        edited = facts.model_copy(update=changes)
+        monkeypatch.setattr(sources, "find_split", lambda dataset, split, edited=edited: edited)
+        assert (sources.dataset_source(config, "mose/valid").code == before) is same
 
 
 # ---- LVOS -----------------------------------------------------------------------------------------------------------

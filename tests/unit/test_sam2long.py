@@ -270,7 +270,7 @@ CASES = {  # annotations, one PNG per object, settings, what they change in the 
     "two pathways, few good frames": ("together", False, {"num_pathway": 2, "iou_thre": 0.6}, {}),
     "one pathway": ("together", False, {"num_pathway": 1}, {}),
     "late": ("late", False, {"uncertainty": 1.0}, {}),
-    "late, nobody at first": ("later", False, {"uncertainty": 1.0}, {}),
+    "late, nobody at first": ("later", False, {"uncertainty": 1.0, "score_thresh": -12.0}, {}),  # below the clamp
     "one PNG per object": ("late_objects", True, {"uncertainty": UNDECIDED}, {}),
     "short reach of pointers": ("together", False, {"max_obj_ptrs_in_encoder": 3}, {"max_obj_ptrs_in_encoder": 3}),
     "image size": ("together", False, {"image_size": 96}, {"image_size": 96}),
@@ -338,6 +338,13 @@ def test_pathways_and_objects_share_calls_in_fast_mode(clip: Path, checkpoint: C
     assert np.mean([(exact[t] == fast[t]).mean() for t in exact]) > 0.999
     assert shared["memory_attention"] < calls["memory_attention"] / 2
     assert shared["memory_encoder"] < calls["memory_encoder"] / 2
+
+
+def test_bfloat16_is_another_precision(clip: Path, checkpoint: Checkpoint) -> None:
+    got, calls = run(checkpoint, video_of(clip, "together"), Settings(precision="bfloat16"))
+    exact, _ = run(checkpoint, video_of(clip, "together"), Settings())
+    assert list(got) == list(exact) and any(not np.array_equal(got[t], exact[t]) for t in got)
+    assert not torch.is_inference_mode_enabled() and not torch.is_autocast_enabled("cpu")
 
 
 def test_corrected_is_another_method(clip: Path, checkpoint: Checkpoint) -> None:

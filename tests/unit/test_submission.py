@@ -21,8 +21,8 @@ from tests.unit.test_ytvis import WIDTH as WIDE
 from tests.unit.test_ytvis import found, square
 from tests.unit.trees import HEIGHT, WIDTH, rectangles, save_label_map
 from vosflow.errors import VosflowError
-from vosflow.manifest import INSTANCES, PER_OBJECT, ImageFolder, Manifest, VideoEntry, save_manifest
-from vosflow.submission.check import check_predictions
+from vosflow.manifest import INSTANCES, PER_OBJECT, ImageFolder, Manifest, Prompt, VideoEntry, save_manifest
+from vosflow.submission.check import check_predictions, required_frames
 from vosflow.submission.formats import FORMATS, chosen_split, find_format
 from vosflow.submission.pack import write_submission
 
@@ -80,6 +80,20 @@ def test_only_the_required_frames_below_annotations(masks, tmp_path, dataset):
     assert names(done.path) == [f"Annotations/{name}" for name in expected]
 
 
+@pytest.mark.parametrize(
+    ("facts", "late", "expected"),
+    [
+        ({}, False, FRAMES),
+        ({"prompts": (Prompt(1, FRAMES[2], "a.png"), Prompt(2, FRAMES[1], "b.png"))}, True, FRAMES[1:]),
+        ({"prompts": (Prompt(1, FRAMES[2], "a.png"),)}, False, FRAMES),  # MOSE v2 pairs frames by their position
+        ({"object_frames": {1: FRAMES[1:2], 2: (FRAMES[3], "00009")}}, True, (FRAMES[1], FRAMES[3])),
+        ({"object_frames": {1: FRAMES[1:2]}, "required": FRAMES[:1]}, True, FRAMES[:1]),
+    ],
+)
+def test_which_frames_are_required(facts, late, expected):
+    assert required_frames(replace(entry("bear"), **facts), late) == expected
+
+
 def test_the_same_bytes_whenever_and_wherever(masks, tmp_path):
     first = write_submission(manifest(), masks, tmp_path / "a.zip", FORMATS["davis2017"], workers=4).path.read_bytes()
     copy = tmp_path / "elsewhere" / "copied"
@@ -102,7 +116,7 @@ def test_masks_that_are_no_8_bit_palette_png_are_rewritten_and_this_is_said(mask
         image.putpalette([0, 0, 0, 200, 0, 0, 0, 200, 0])
     image.save(masks / "cows/00001.png")
     done = write_submission(manifest(), masks, tmp_path / "out.zip", FORMATS["davis2017"])
-    assert any("1 masks are no 8-bit palette PNG" in note for note in done.notes)
+    assert any("no 8-bit palette PNG and are written as such, values unchanged: 1" in note for note in done.notes)
     with zipfile.ZipFile(done.path) as archive, archive.open("cows/00001.png") as file:
         content = file.read()
     assert (content[24], content[25]) == (8, 3)
@@ -141,14 +155,14 @@ def test_an_object_that_is_never_there(masks, tmp_path):
         save_label_map(path, rectangles((1,)))
     assert problems(masks) == ["cows: object 2 has no pixel on any frame"]
     done = write_submission(manifest(), masks, tmp_path / "out.zip", FORMATS["davis2017"], allow_empty_objects=True)
-    assert any("1 objects are never there: cows: object 2" in note for note in done.notes)
+    assert any("objects that are never there: 1: cows: object 2" in note for note in done.notes)
 
 
 def test_ten_problems_are_named_and_nothing_is_written(masks, tmp_path):
     for path in masks.rglob("*.png"):
         save_label_map(path, rectangles((1, 2, 3)))
     many = replace(manifest(), videos=tuple(entry(f"video{n}") for n in range(30)))
-    with pytest.raises(VosflowError, match="30 problems, the first 10 of them") as caught:
+    with pytest.raises(VosflowError, match="problems: 30, the first 10 of them") as caught:
         write_submission(many, masks, tmp_path / "out.zip", FORMATS["davis2017"])
     text = str(caught.value)
     assert text.count("\n  - ") == 10 and "video9:" in text and "video10:" not in text
@@ -165,15 +179,16 @@ def test_one_video_is_rejected_by_servers(masks):
 def test_folders_of_other_videos_are_left_out_and_named(masks, tmp_path):
     save_label_map(masks / "dogs/00000.png", rectangles((1,)))
     (masks / "bear" / "results.csv").write_text("left by a toolkit")
-    done = write_submission(manifest(), masks, tmp_path / "out.zip", FORMATS["davis2017"])
-    assert len(names(done.path)) == 8
-    assert any("1 folders are no videos of the split and are left out, such as dogs" in note for note in done.notes)
+    few = manifest(notes=("2 videos found, 30 expected",))
+    done = write_submission(few, masks, tmp_path / "out.zip", FORMATS["davis2017"])
+    assert len(names(done.path)) == 8 and "2 videos found, 30 expected" in done.notes
+    assert any("no videos of the split, left out: 1, such as dogs" in note for note in done.notes)
 
 
 def test_an_earlier_zip_is_replaced_only_by_a_checked_one(masks, tmp_path):
     (tmp_path / "out.zip").write_text("earlier")
     (masks / "bear/00000.png").unlink()
-    with pytest.raises(VosflowError, match="1 problems"):
+    with pytest.raises(VosflowError, match="problems: 1\n"):
         write_submission(manifest(), masks, tmp_path / "out.zip", FORMATS["davis2017"])
     assert (tmp_path / "out.zip").read_text() == "earlier"
     save_label_map(masks / "bear/00000.png", rectangles((1,)))
@@ -293,3 +308,7 @@ def test_the_script(masks, tmp_path):
     failed = submit(tmp_path, *arguments)
     assert failed.returncode == 1 and "bear: 1 of 4 frames are missing" in failed.stderr
     assert "Traceback" not in failed.stderr
+    other = submit(
+        tmp_path, *arguments[2:], "--dataset", "mose", "--manifest", "results/davis2017-test-dev/manifest.json"
+    )
+    assert other.returncode == 1 and "this is the manifest of davis2017/test-dev" in other.stderr

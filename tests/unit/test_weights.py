@@ -15,9 +15,9 @@ from safetensors.numpy import load_file
 
 from tests.unit.loopback import DATA, MD5, OTHER, SHA256, Server
 from vosflow.catalog import CheckpointEntry
-from vosflow.datasets import imports, weights
+from vosflow.datasets import fetch_weights, imports
+from vosflow.datasets.fetch_weights import fetch_checkpoint
 from vosflow.datasets.imports import import_checkpoint
-from vosflow.datasets.weights import fetch_checkpoint
 from vosflow.errors import VosflowError
 
 FACTS = {"network": "raft", "licence": "BSD", "evidence": "publisher", "source": "its README"}
@@ -34,7 +34,7 @@ def server():
 def catalog(monkeypatch):
     """Checkpoints by id, for this test."""
     entries: dict[str, CheckpointEntry] = {}
-    for module in (weights, imports):
+    for module in (fetch_weights, imports):
         monkeypatch.setattr(module, "find_checkpoint", entries.__getitem__)
     return entries
 

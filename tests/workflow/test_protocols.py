@@ -49,9 +49,12 @@ def test_overlapping_objects_are_scored_one_by_one(project):
     assert {(row["video"], row["object"]) for row in rows} == {(v, o) for v in ("park", "road") for o in "01"}
     assert len(rows) == 4 * (FRAMES - 2)
     assert (folder / "masks/park/001/00003.png").is_file() and not (folder / "submission.zip").exists()
-    assert "sav" in (folder / "logs/score_run.log").read_text()
-    page = (project.folder / "results/report/index.html").read_text()
-    assert "objects/val" in page and "sav" in page
+    assert "sav: 4 objects in 2 videos" in (folder / "logs/score_run.log").read_text()
+    for name in ("tables/summary.md", "report/index.html"):
+        assert (
+            "SA-V evaluator counts an object only from its first sight"
+            in (project.folder / "results" / name).read_text()
+        )
 
 
 def test_a_run_without_ground_truth_ends_in_a_checked_submission(project):

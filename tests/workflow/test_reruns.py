@@ -95,7 +95,7 @@ def test_another_number_of_shards_recomputes_no_video(project, config):
     project.write_config(config)
     before = project.computed()
     text = project.snakemake().stdout
-    assert text.count("rule track_shard:") == 12 and recomputed(project, before) == set()
+    assert text.count("rule track_shard_on_cpu:") == 12 and recomputed(project, before) == set()
 
 
 def test_a_deleted_label_map_recomputes_that_video_only(project):

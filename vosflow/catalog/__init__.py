@@ -248,8 +248,10 @@ class CheckpointEntry(RemoteFile):
 class FolderDataset(_Entry):
     """A dataset that a user describes in the config; the arguments of `vosflow.datasets.folder.folder_manifest`."""
 
-    base_video_dir: PathText = Field(description="Frames: {video}/{frame}.jpg below it.")
-    input_mask_dir: PathText = Field(description="Given masks: {video}/{frame}.png below it.")
+    base_video_dir: PathText = Field(description="Frames: {video}/{frame}.jpg below it. Or one video file (mp4, ...).")
+    input_mask_dir: PathText = Field(
+        description="Given masks: {video}/{frame}.png below it. For a video file: the PNG file of its first frame."
+    )
     videos: PathText | tuple[str, ...] | None = Field(
         None, description="Names of the videos, or a file with one per line; all if not given."
     )
@@ -260,6 +262,9 @@ class FolderDataset(_Entry):
     protocol: str | None = Field(None, description="Rules of scoring, for instance davis2017; needs `annotations`.")
     binary: bool = Field(False, description="Masks hold one object, any value above 0, as in DAVIS 2016.")
     fps: Annotated[float, Field(gt=0)] | None = Field(None, description="Frames per second of the videos.")
+    frames_dir: PathText | None = Field(
+        None, description="Where the frames of a video file are put; by default {video}.frames, beside it."
+    )
 
 
 def _read_settings(value: object) -> object:

@@ -27,7 +27,7 @@ SHOWN = 20  # notes on single videos in a manifest
 
 
 def build_manifest(
-    dataset: str, split: str, root: str | Path, *, lists: Mapping[str, str | Path] | None = None
+    dataset: str, split: str, root: str | Path, *, lists: Mapping[str, str | Path] | None = None, workers: int = 1
 ) -> Manifest:
     """The manifest of a dataset split of the catalog.
 
@@ -35,6 +35,7 @@ def build_manifest(
         dataset, split: as in the catalog.
         root: the folder that its adapter reads, for instance the `DAVIS` folder of the DAVIS 2017 archive.
         lists: files that the publisher ships apart from the archives, by role (`vosflow.catalog.Split.lists`).
+        workers: processes that read the files, where there are many.
 
     Counts that differ from the catalog's, and what else a reader must know, become notes of the manifest, also told
     on stderr.
@@ -44,9 +45,9 @@ def build_manifest(
     """
     facts = find_split(dataset, split)
     plan = plan_split(dataset, split, root, lists=lists)
-    from vosflow.datasets.videos import read_video
+    from vosflow.datasets.videos import read_videos
 
-    read = [read_video(Path(root), files) for files in plan.videos]
+    read = read_videos(Path(root), plan.videos, workers)
     manifest = Manifest(
         dataset=dataset,
         split=split,

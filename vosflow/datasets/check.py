@@ -176,6 +176,8 @@ def _objects(
             objects, remarks = find_prompts(given, names, root)[0], []
     except VosflowError as error:
         return None, [_wrong(files, error)]
+    if files.masks is None:
+        return None, remarks
     if not files.rule.per_obj_png_file and objects and max(objects) != len(objects):
         ids = ", ".join(map(str, objects))
         remarks.append(Finding(ODD, files.name, f"its object ids are not 1, 2, 3, ...: {ids}"))

@@ -32,13 +32,15 @@ def splits_of(name: str) -> list[tuple[str, str]]:
     return found
 
 
-def where_is(dataset: str, split: str, data: str, root: Path | None, lists: list[str]) -> tuple[str, dict[str, str]]:
-    """The folder that the split's adapter reads, and its lists that are there; `lists` are the user's "role=file"."""
+def where_is(
+    dataset: str, split: str, data: str, root: Path | None, lists: list[list[str]]
+) -> tuple[str, dict[str, str]]:
+    """The folder that the split's adapter reads, and its lists that are there; `lists` are the user's [role, file]."""
     paths = {"data": data, "datasets": {dataset: str(root)} if root else {}}
     config = parse_config({"runs": [{"dataset": f"{dataset}/{split}", "tracker": "static"}], "paths": paths})
     source = dataset_source(config, f"{dataset}/{split}")
     found = {role: file for role, file in source.lists.items() if Path(file).is_file()}
-    return source.root, {**found, **dict(text.split("=", 1) for text in lists if "=" in text)}
+    return source.root, {**found, **dict(lists)}
 
 
 def print_check(console: Console, title: str, check: SplitCheck, *, everything: bool = False) -> None:

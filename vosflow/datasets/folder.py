@@ -11,6 +11,7 @@ from pathlib import Path
 
 from vosflow.datasets.lists import check_names, folder_names, read_list
 from vosflow.datasets.prompts import PromptRule
+from vosflow.datasets.video_file import video_folders
 from vosflow.datasets.videos import VideoFiles, read_video
 from vosflow.errors import VosflowError
 from vosflow.manifest import LABEL_MAPS, PER_OBJECT, Manifest, VideoEntry
@@ -28,10 +29,14 @@ def folder_manifest(
     protocol: str | None = None,
     binary: bool = False,
     fps: float | None = None,
+    frames_dir: str | Path | None = None,
     dataset: str = "folder",
     split: str = "all",
 ) -> Manifest:
     """The manifest of the videos `{base_video_dir}/{video}/{frame}.jpg` with prompts from `{input_mask_dir}/{video}`.
+
+    Instead of folders, they may be one video file (mp4, ...) and the mask of its first frame, a PNG file; the video is
+    decoded once (see `vosflow.datasets.video_file`).
 
     Args:
         videos: a file with one name per line, or the names; None means all folders in `base_video_dir`, sorted.
@@ -43,6 +48,7 @@ def folder_manifest(
         protocol: name of the scoring rules; needs `annotations`.
         binary: masks hold one object, any value above 0 (DAVIS 2016).
         fps: frames per second of the videos, if it is known.
+        frames_dir: where frames of a video file are put; by default `{video}.frames`, beside it.
         dataset, split: names for the manifest.
 
     Raises:
@@ -60,6 +66,8 @@ def folder_manifest(
             expected="one of them: masks with one PNG per object are binary anyway",
             remedy="leave out `binary`",
         )
+    if Path(base_video_dir).is_file():
+        base_video_dir, input_mask_dir = video_folders(base_video_dir, input_mask_dir, frames_dir)
     folders = [_folder(path) for path in (base_video_dir, input_mask_dir, *([annotations] if annotations else []))]
     root = _common_root(folders)
     relative = [os.path.relpath(folder, root) for folder in folders]

@@ -20,7 +20,7 @@ from vosflow.catalog import Archive, Dataset, HttpSource, RemoteFile, find_archi
 from vosflow.datasets.archive import extract_member, is_archive, member_names, replace_folder
 from vosflow.datasets.expected import Expected, Record
 from vosflow.datasets.fetch import adopt_file
-from vosflow.datasets.weights import convert_if_pickled
+from vosflow.datasets.fetch_weights import convert_if_pickled
 from vosflow.errors import VosflowError
 from vosflow.records import FORMAT, write_json
 from vosflow.sources import FETCHED
@@ -72,7 +72,7 @@ def import_dataset(given: Path, dataset: str, archive: str | None, data: Path, l
     if given.is_file():
         return [_import_archive(given, dataset, _recognised(given, wanted, dataset), data, locks)]
     archives = {name: file for name, facts in wanted.items() if (file := _beside(given, facts)) is not None}
-    folders = {name: top for name, facts in wanted.items() if (top := _extracted(given, name, facts)) is not None}
+    folders = _extracted_archives(given, wanted)
     if not archives and not folders:
         raise _unrecognised(given, entry, wanted)
     done = [_import_archive(file, dataset, name, data, locks) for name, file in archives.items() if name not in folders]
@@ -109,7 +109,7 @@ def _import_folders(folders: Mapping[str, tuple[Path, str]], dataset: str, data:
             os.symlink(top.absolute(), link)
             if problems := check_layout(dataset, name, staged / name).problems:
                 raise VosflowError(
-                    f"not what its publisher describes: {'; '.join(problems)}",
+                    f"not what its publisher describes: {'; '.join(problems)}".replace(str(link), str(top)),
                     path=top,
                     expected=f"{entry.archives[name].file}, extracted, and all of it",
                     remedy="complete it; or, to use it as it is, say `paths: datasets: "
@@ -122,6 +122,28 @@ def _import_folders(folders: Mapping[str, tuple[Path, str]], dataset: str, data:
     finally:
         shutil.rmtree(staged, ignore_errors=True)
     return [f"{dataset} {name}: {place / name} -> {top}" for name, (top, _) in folders.items()]
+
+
+def _extracted_archives(given: Path, archives: Mapping[str, Archive]) -> dict[str, tuple[Path, str]]:
+    """What of the archives `given` holds, extracted: {id: (folder, the path in the archive that it is)}.
+
+    Raises:
+        VosflowError: it may be one or another: inside, `train` and `valid` look alike.
+    """
+    found = {name: place for name, facts in archives.items() if (place := _extracted(given, name, facts)) is not None}
+    for top in {top for top, inner in found.values() if inner}:
+        alike = {name: inner for name, (other, inner) in found.items() if other == top and inner}
+        called = [name for name, inner in alike.items() if PurePosixPath(inner).name == top.name]
+        if len(alike) > 1 and len(called) != 1:
+            raise VosflowError(
+                f"it may be {' or '.join(alike)}",
+                path=top,
+                expected="a folder with its publisher's name: " + ", ".join(alike.values()),
+                remedy="say which it is: --archive with one of " + ", ".join(alike),
+            )
+        if len(alike) > 1:
+            found = {name: place for name, place in found.items() if name in called or name not in alike}
+    return found
 
 
 def _extracted(given: Path, name: str, facts: Archive) -> tuple[Path, str] | None:
@@ -182,6 +204,13 @@ def _check_content(given: Path, facts: Archive) -> None:
 
 
 def _unrecognised(given: Path, entry: Dataset, archives: Mapping[str, Archive]) -> VosflowError:
+    if not archives:
+        return VosflowError(
+            f"{entry.name} has no archives that are read as they are published",
+            path=given,
+            expected="; ".join(entry.notes),
+            remedy="describe the folder in the config, under `datasets:`",
+        )
     lines = [
         f"{facts.published_as or facts.file}" + (f", or a folder with {', '.join(facts.holds)}" if facts.holds else "")
         for facts in archives.values()

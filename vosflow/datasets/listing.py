@@ -64,14 +64,20 @@ def print_catalog(data: str | Path, word: str = "") -> None:
     ):
         table.add_column(heading, **options)
     rows = catalog_rows(data, word)
+    before = ""
     for row in rows:
-        table.add_row(
-            row.kind, row.id, row.access, row.licence, row.megabytes, row.checked_by, _short(row.place), row.here
-        )
+        dataset = row.id.partition(" ")[0]
+        terms = ("", "") if dataset == before else (row.access, row.licence)  # once for each dataset
+        before = dataset
+        table.add_row(row.kind, row.id, *terms, row.megabytes, row.checked_by, _short(row.place), row.here)
     console = Console(markup=False, highlight=False)
     if not console.is_terminal:
         console.width = WIDTH
     console.print(table)
+    shown = {row.id.partition(" ")[0] for row in rows}
+    for name, dataset in load_datasets().items():
+        if dataset.register_at and name in shown:
+            console.print(f"{dataset.name}: {dataset.terms or 'register'} ({dataset.register_at})", soft_wrap=True)
     held = sum(row.here in ("yes", "imported") for row in rows)
     console.print(f"{len(rows)} files, {held} here. Terms and sources: vosflow/catalog/*.yaml")
 

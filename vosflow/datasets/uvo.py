@@ -110,7 +110,7 @@ def _frames_folder(root: Path, base: Path) -> str:
         "the videos have not been turned into frames",
         path=root / base / FRAMES,
         expected="one folder of PNG files per video",
-        remedy=f"python scripts/extract_frames.py {videos} --output {root / base / FRAMES}",
+        remedy=f"python scripts/extract_frames.py {videos} --output {root / base / FRAMES} --suffix .png --digits 1",
     )
 
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 
 from vosflow.datasets import content_digest
@@ -12,6 +15,8 @@ from vosflow.datasets.ground_truth import GroundTruth, read_ground_truth
 from vosflow.datasets.prompts import MaskFolder, PromptRule, find_prompts
 from vosflow.errors import VosflowError
 from vosflow.manifest import ImageFolder, Prompt, VideoEntry
+
+MANY = 50  # videos, from which on it pays to start processes
 
 
 @dataclass(frozen=True)
@@ -62,6 +67,18 @@ class Plan:
     notes: tuple[str, ...] = ()
     annotations: str | None = None
     binary_ground_truth: bool = False
+
+
+def read_videos(root: Path, videos: Sequence[VideoFiles], workers: int = 1) -> list[tuple[VideoEntry, tuple[str, ...]]]:
+    """`read_video` of each, in the same order; many are read in `workers` processes. Raises VosflowError."""
+    if workers == 1 or len(videos) < MANY:
+        return [read_video(root, files) for files in videos]
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        try:
+            return list(pool.map(partial(read_video, root), videos, chunksize=4))
+        except VosflowError:
+            pool.shutdown(cancel_futures=True)  # the first problem is told at once, not after hours of reading
+            raise
 
 
 def read_video(root: Path, files: VideoFiles) -> tuple[VideoEntry, tuple[str, ...]]:

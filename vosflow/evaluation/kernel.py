@@ -340,6 +340,7 @@ ENTRIES = {
         + (COUNTS,) * 5
         + (PLACES, PLACES, PLACES, BYTES, WORDS, WORDS)
     ),
+    count_areas: (BYTES, WORDS, BYTES) * 2 + (INTEGER, INTEGER, COUNTS),
     unfilter: (BYTES, INTEGER, INTEGER, INTEGER, INTEGER, BYTES),
 }
 """The functions that are called from outside, and the types of their arguments."""

@@ -161,7 +161,17 @@ def count_masks(truth: np.ndarray, guess: np.ndarray, *tolerances: Element) -> F
 
 def areas(label_map: np.ndarray, object_ids: Sequence[int]) -> np.ndarray:
     """Pixels of each object of a label map, int64 [n]; for tolerances that depend on them."""
-    return count_frame(label_map, label_map, object_ids).truth_area
+    from vosflow.evaluation.machine_code import load  # here, because planning a study loads protocols, but scores none
+
+    _check(label_map, label_map)
+    label_map = np.ascontiguousarray(label_map)
+    counted = np.zeros(len(object_ids) + 1, np.int64)
+    load("count_areas")(
+        *(label_map, label_map, _slots(tuple(object_ids))),
+        *(label_map, label_map, np.zeros(256, np.uint8)),  # the other side: all one slot
+        *(label_map.size, 1, counted),
+    )
+    return counted[1:]
 
 
 def region_scores(counts: FrameCounts) -> np.ndarray:
@@ -239,10 +249,7 @@ def _count(
     """
     from vosflow.evaluation.machine_code import load  # here, because planning a study loads protocols, but scores none
 
-    if truth.shape != guess.shape or truth.ndim != 2:
-        raise ValueError(f"label maps of one size expected, got {truth.shape} and {guess.shape}")
-    if truth.dtype != np.uint8 or guess.dtype != np.uint8:
-        raise ValueError(f"uint8 label maps expected, got {truth.dtype} and {guess.dtype}")
+    _check(truth, guess)
     truth, guess = np.ascontiguousarray(truth), np.ascontiguousarray(guess)
     height, width = truth.shape
     elements = tuple(dict.fromkeys(element for each in tolerances for element in each))
@@ -261,6 +268,13 @@ def _count(
         *(*room, np.empty(entries, np.uint8), np.zeros(bits // 64 + 2, np.uint64), np.empty(BLOCK, np.uint64)),
     )
     return counted, np.diff(starts[0])[1:], np.diff(starts[1])[1:], *matched
+
+
+def _check(truth: np.ndarray, guess: np.ndarray) -> None:
+    if truth.shape != guess.shape or truth.ndim != 2:
+        raise ValueError(f"label maps of one size expected, got {truth.shape} and {guess.shape}")
+    if truth.dtype != np.uint8 or guess.dtype != np.uint8:
+        raise ValueError(f"uint8 label maps expected, got {truth.dtype} and {guess.dtype}")
 
 
 @lru_cache

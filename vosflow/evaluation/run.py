@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,13 +51,14 @@ def evaluate_run(
     strict: bool = True,
     workers: int = 1,
     progress: Progress | None = None,
+    scored: Mapping[str, list[Score]] | None = None,
 ) -> Evaluation:
     """Score a run and write its files (see `vosflow.evaluation.scores`) into the folder `output`, if one is given.
 
     Args:
         protocol: name of the rules; by default the manifest's.
         strict: missing predictions are an error; otherwise they count as empty masks.
-        manifest, predictions, workers, progress: see `evaluate`.
+        manifest, predictions, workers, progress, scored: see `evaluate`.
 
     Raises:
         VosflowError: as `evaluate`; also if no protocol is known, or if `output` lies in the folder of predictions.
@@ -69,23 +70,29 @@ def evaluate_run(
             expected="a split whose ground truth is published",
             remedy="submit the label maps to the dataset's server; or name a protocol if you have the ground truth",
         )
-    if output is not None and Path(output).resolve().is_relative_to(Path(predictions).resolve()):
-        raise VosflowError(
-            "the output folder lies in the folder of predictions",
-            path=output,
-            expected=f"a folder outside {predictions}",
-            remedy="choose another --output: score files among label maps would end up in submissions",
-        )
+    if output is not None:
+        check_output(output, predictions)
     rules = load_protocol(name)
     if isinstance(rules, InstanceProtocol):
         rules.check(manifest)
         result = Evaluation(rules, *rules.evaluate(manifest, Path(predictions), strict=strict, progress=progress))
     else:
         folder = Predictions(Path(predictions), manifest.layout, strict)
-        result = evaluate(manifest, folder, rules, workers=workers, progress=progress)
+        result = evaluate(manifest, folder, rules, workers=workers, progress=progress, scored=scored)
     if output is not None:
         write_results(output, result.scores, result.summary, result.protocol.extra)
     return result
+
+
+def check_output(output: str | Path, predictions: str | Path) -> None:
+    """Raise VosflowError if the folder for scores lies in the folder of predictions."""
+    if Path(output).resolve().is_relative_to(Path(predictions).resolve()):
+        raise VosflowError(
+            "the output folder lies in the folder of predictions",
+            path=output,
+            expected=f"a folder outside {predictions}",
+            remedy="choose another one: score files among label maps would end up in submissions",
+        )
 
 
 def evaluate(
@@ -95,6 +102,7 @@ def evaluate(
     *,
     workers: int = 1,
     progress: Progress | None = None,
+    scored: Mapping[str, list[Score]] | None = None,
 ) -> Evaluation:
     """Score masks on disk against the manifest's ground truth.
 
@@ -104,6 +112,8 @@ def evaluate(
         workers: largest number of processes; 1 scores in this one, and so is what is too little to be worth more. The
             result does not depend on it.
         progress: see `Progress`.
+        scored: the rows of videos whose masks were scored while they were in memory (see `vosflow.evaluation.live`):
+            their files are looked for, but not read.
 
     Raises:
         VosflowError: a file is missing (all are looked for before any is read), unreadable, of another size, or breaks
@@ -113,8 +123,9 @@ def evaluate(
     needs = {video.name: protocol.needs(video, manifest.root) for video in manifest.videos}
     missing = predictions.check(manifest, needs)
     check_ground_truth(manifest)
-    rows: dict[str, list[Score]] = {}
-    for video, scores in _score_videos(manifest, needs, predictions, protocol, workers):
+    rows = {video.name: scored[video.name] for video in manifest.videos if scored and video.name in scored}
+    unscored = [video for video in manifest.videos if video.name not in rows]
+    for video, scores in _score_videos(unscored, manifest.root, needs, predictions, protocol, workers):
         rows[video] = scores
         if progress is not None:
             progress(video, len(rows), len(manifest.videos))
@@ -133,20 +144,25 @@ def score_video(
 
 
 def _score_videos(
-    manifest: Manifest, needs: Mapping[str, Needs], predictions: Predictions, protocol: Protocol, workers: int
+    videos: Sequence[VideoEntry],
+    root: str,
+    needs: Mapping[str, Needs],
+    predictions: Predictions,
+    protocol: Protocol,
+    workers: int,
 ) -> Iterator[tuple[str, list[Score]]]:
     """Yield (video, rows) as they are finished."""
-    pixels = {video.name: _pixels(video, needs[video.name], predictions.layout) for video in manifest.videos}
-    workers = min(workers, len(manifest.videos), sum(pixels.values()) // PIXELS_PER_WORKER)
+    pixels = {video.name: _pixels(video, needs[video.name], predictions.layout) for video in videos}
+    workers = min(workers, len(videos), sum(pixels.values()) // PIXELS_PER_WORKER)
     if workers <= 1:
-        for video in manifest.videos:
-            yield video.name, score_video(protocol, video, manifest.root, needs[video.name], predictions)
+        for video in videos:
+            yield video.name, score_video(protocol, video, root, needs[video.name], predictions)
         return
     prepare()  # compile once, not in each of the processes
-    largest_first = sorted(manifest.videos, key=lambda video: pixels[video.name], reverse=True)
+    largest_first = sorted(videos, key=lambda video: pixels[video.name], reverse=True)
     tasks = {video.name: (video, needs[video.name]) for video in largest_first}
     try:
-        yield from in_processes(functools.partial(_score_task, protocol, manifest.root, predictions), tasks, workers)
+        yield from in_processes(functools.partial(_score_task, protocol, root, predictions), tasks, workers)
     except WorkerDied as death:
         began = f"while it scored video {death.task}" if death.task else "before it could score a video"
         raise VosflowError(

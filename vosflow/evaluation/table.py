@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -19,18 +19,15 @@ from vosflow.evaluation.compare import CONFIDENCE, RESAMPLES, Comparison, compar
 from vosflow.evaluation.protocols import BUILT_IN, load_protocol
 from vosflow.evaluation.run import Evaluation
 from vosflow.evaluation.run import Progress as Report
+from vosflow.manifest import Manifest
 
 SHOWN_OBJECTS = 40
 SHOWN_VIDEOS = 5
 SECONDS_BETWEEN_LINES = 10
 
 
-def print_evaluation(evaluation: Evaluation, notes: Iterable[str] = ()) -> None:
-    """Print objects, totals and what one must know of them, in percent with one decimal.
-
-    Args:
-        notes: of the manifest; those of the protocol are printed too.
-    """
+def print_evaluation(evaluation: Evaluation, manifest: Manifest) -> None:
+    """Print objects, totals and what one must know of them, in percent with one decimal."""
     console = _console()
     rules, summary = evaluation.protocol, evaluation.summary
     _print_table(console, _objects_table(evaluation))
@@ -39,7 +36,9 @@ def print_evaluation(evaluation: Evaluation, notes: Iterable[str] = ()) -> None:
     for column, value in summary.totals.items():
         totals.add_row(column, _percent(value), style="bold" if column == rules.headline else None)
     _print_table(console, totals)
-    for note in (*rules.notes, *notes):
+    if manifest.agreement_with:
+        console.print(Text(f"note: this is the agreement with {manifest.agreement_with}, no score", style="bold"))
+    for note in (*rules.notes, *manifest.notes):
         console.print(Text(f"note: {note}"))
     _print_missing(console, evaluation)
 
@@ -121,8 +120,8 @@ class _LinesNowAndThen:
 def _print_missing(console: Console, evaluation: Evaluation) -> None:
     if evaluation.missing:
         count, videos = sum(evaluation.missing.values()), list(evaluation.missing)
-        some = ", ".join(videos[:5]) + (", ..." if len(videos) > 5 else "")
-        console.print(Text(f"{count} predictions in {len(videos)} videos were missing and counted as empty: {some}"))
+        some = ", ".join(videos[:5]) + (f", ... ({len(videos)} videos)" if len(videos) > 5 else "")
+        console.print(Text(f"missing predictions, counted as empty: {count}, in {some}"))
 
 
 def _objects_table(evaluation: Evaluation) -> Table:

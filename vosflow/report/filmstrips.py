@@ -171,7 +171,8 @@ def _chosen_frames(entry: VideoEntry, runs: Sequence[RunResult]) -> list[int]:
 
     That is the frame with the lowest J&F of one run, or the one on which two runs differ most.
     """
-    scored = runs[0].frame_scores.get(entry.name, {})
+    # Some protocols score an object from its first sight in a prediction on: then runs have frames of their own.
+    scored = set.intersection(*(set(run.frame_scores.get(entry.name, {})) for run in runs))
     names = [name for name in entry.frames.names if not scored or name in scored]
     count = min(FRAMES, len(names))
     spread = [round(index * (len(names) - 1) / max(1, count - 1)) for index in range(count)]

@@ -14,7 +14,6 @@ from markupsafe import Markup
 
 from vosflow.catalog import PublishedRow
 from vosflow.errors import VosflowError
-from vosflow.evaluation.protocols import load_protocol
 from vosflow.report import tables
 from vosflow.report.filmstrips import CORRECT, EXTRA, MISSED, SWAPPED, make_filmstrips
 from vosflow.report.plots import INK, PAPER, RULE, SERIES, SOFT, plot_speed, plot_sweeps, plot_videos
@@ -93,7 +92,7 @@ def render_page(
         rows=rows,
         title=title,
         headline=_headline(runs),
-        columns=[(tables.SHOWN[name], name not in tables.TEXT_COLUMNS) for name in _columns(rows)],
+        columns=[(tables.heading(name), name not in tables.TEXT_COLUMNS) for name in _columns(rows)],
         table=_table(rows),
         units=tables.UNITS,
         notes=_notes(runs),
@@ -151,9 +150,9 @@ def _table(rows: Sequence[tables.Row]) -> list[list[Cell]]:
         cells = []
         for name in columns:
             text, classes = tables.format_cell(name, row[name]), "" if name in tables.TEXT_COLUMNS else "number"
-            if name == "J&F" and row[name] == "":
+            if name == "J&F" and row["headline"] == "":
                 text, classes = tables.NO_GROUND_TRUTH, "absent"
-            elif name == "J&F" and float(row[name]) == tables.best_score(rows, row["dataset"]):
+            elif name == row["headline"] and tables.is_best(row, tables.best_score(rows, row["dataset"])):
                 classes = "number best"
             elif name not in tables.TEXT_COLUMNS:
                 text = text.replace("-", "−")
@@ -176,7 +175,7 @@ def _notes(runs: Sequence[RunResult]) -> dict[str, str]:
     """{note: the runs that carry it, or the dataset if all of its runs do}."""
     carriers: dict[str, list[RunResult]] = {}
     for run in runs:
-        for note in run.description["notes"]:
+        for note in run.notes:
             carriers.setdefault(note, []).append(run)
     told = {}
     for note, carrying in carriers.items():
@@ -193,13 +192,14 @@ def _protocols(runs: Sequence[RunResult]) -> list[dict]:
     """How each dataset's numbers came about: its protocol, with the rules as the code states them."""
     found = []
     for dataset, run in main_runs(runs).items():
-        name = run.manifest.protocol if run.scores is not None else None
         totals = run.description["totals"]
         found.append(
             {
                 "dataset": dataset,
-                "name": name,
-                "rules": name and inspect.getdoc(type(load_protocol(name))),
+                "protocol": run.rules,
+                "rules": run.rules and inspect.getdoc(type(run.rules)),
+                "score": run.score_name,
+                "by_frame": "J&F-Mean" in (run.scores or ()),
                 **{key: totals[key] for key in ("videos", "frames", "objects")},
             }
         )

@@ -67,7 +67,7 @@ PANELS_IN_A_ROW = 6  # per-video panels: more make the bars too short to compare
 
 
 def plot_sweeps(runs: Sequence[RunResult]) -> dict[str, str]:
-    """{setting: SVG} of the score (most often J&F) against every numeric setting that was swept over at least two values.
+    """{setting: SVG} of the score against every numeric setting that was swept over at least two values.
 
     One panel per dataset, one line per tracker or checkpoint with otherwise equal settings. Hollow marks are values
     that the run's notes call out of distribution.

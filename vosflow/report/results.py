@@ -113,8 +113,13 @@ class RunResult:
 
     @property
     def family(self) -> str:
-        """What a reader calls the method: the checkpoint's id, or the tracker's name where there is no checkpoint."""
-        return self.checkpoint or self.tracker
+        """What a reader calls the method: the checkpoint's id, or the tracker's name where there is no checkpoint.
+
+        Both, if the tracker runs on the checkpoints of another one, as sam2long does on those of sam2.
+        """
+        if self.checkpoint is None:
+            return self.tracker
+        return f"{self.tracker} {self.checkpoint}" if _runs_on_checkpoints_of_another(self.tracker) else self.checkpoint
 
     @cached_property
     def changed_settings(self) -> dict:
@@ -192,6 +197,13 @@ def load_run(path: str | Path) -> RunResult:
     return RunResult(
         path, description, read_global_results(path.parent / GLOBAL_FILE) if description["scored"] else None
     )
+
+
+def _runs_on_checkpoints_of_another(tracker: str) -> bool:
+    try:
+        return getattr(load_tracker(tracker), "network", tracker) != tracker
+    except VosflowError:  # it cannot be imported here
+        return False
 
 
 def non_default_settings(tracker: str, settings: dict) -> dict:

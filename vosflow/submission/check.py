@@ -56,9 +56,9 @@ class Findings:
         if not self.problems:
             return
         count, shown = len(self.problems), self.problems[:SHOWN]
-        head = f"{count} problems, the first {SHOWN} of them" if count > SHOWN else f"{count} problems"
+        head = f"problems: {count}" + (f", the first {SHOWN} of them" if count > SHOWN else "")
         raise VosflowError(
-            "the server would not take or score these predictions: " + "\n  - ".join([f"{head}:", *shown]),
+            "the server would not take or score these predictions; " + "\n  - ".join([head, *shown]),
             path=predictions,
             expected="one readable mask per required frame, at the size of the video, with the ids of the prompts",
             remedy="run the tracker again on these videos, or correct the files; nothing was written",
@@ -104,12 +104,14 @@ def check_predictions(
             remedy="check the path, or run the tracker first",
         )
     check = _check_label_maps if wanted.layout == LABEL_MAPS else _check_objects
-    findings = Findings()
+    findings, videos = Findings(), manifest.videos
+
+    def check_video(video: VideoEntry) -> Findings:
+        return check(video, required_frames(video, manifest.late_objects), predictions, wanted.top)
+
     with ThreadPoolExecutor(workers) as pool:
-        videos = manifest.videos
-        for done, (video, found) in enumerate(
-            zip(videos, pool.map(lambda video: check(video, predictions, wanted.top), videos), strict=True), start=1
-        ):
+        results = zip(videos, pool.map(check_video, videos), strict=True)
+        for done, (video, found) in enumerate(results, start=1):
             findings.add(found)
             if progress is not None:
                 progress(video.name, done, len(videos))
@@ -124,14 +126,24 @@ class EmptyObject(str):
     """The sentence that an object has no pixel: a problem or a note, as the user decides."""
 
 
-def required_frames(video: VideoEntry) -> tuple[str, ...]:
-    """The frames that a submission must hold, in temporal order."""
-    return video.required or video.frames.names
+def required_frames(video: VideoEntry, late_objects: bool) -> tuple[str, ...]:
+    """The frames that a submission must hold, in temporal order.
+
+    Those that the publisher names; else those with an annotated object; else all, but with late objects (whose servers
+    read masks from an object's start on) none before the first prompt, because there is nothing to track.
+    """
+    if video.required:
+        return video.required
+    annotated = {frame for frames in video.object_frames.values() for frame in frames}
+    names = video.frames.names
+    if annotated:
+        return tuple(name for name in names if name in annotated)
+    started = {prompt.frame for prompt in video.prompts} if late_objects else set()
+    return names[min((names.index(frame) for frame in started), default=0) :]
 
 
-def _check_label_maps(video: VideoEntry, predictions: Path, top: str) -> Findings:
+def _check_label_maps(video: VideoEntry, frames: Sequence[str], predictions: Path, top: str) -> Findings:
     findings, seen = Findings(), set()
-    frames = required_frames(video)
     present = _existing(findings, video, predictions / video.name, [f"{frame}.png" for frame in frames], "frames")
     for name in present:
         values = _read(findings, video, predictions, f"{video.name}/{name}", top)
@@ -152,19 +164,17 @@ def _check_label_maps(video: VideoEntry, predictions: Path, top: str) -> Finding
     return findings
 
 
-def _check_objects(video: VideoEntry, predictions: Path, top: str) -> Findings:
+def _check_objects(video: VideoEntry, frames: Sequence[str], predictions: Path, top: str) -> Findings:
     findings = Findings()
     folder = predictions / video.name
-    scored = video.ground_truth.names if video.ground_truth else required_frames(video)
+    scored = video.ground_truth.names if video.ground_truth else frames
     folders = {path.name for path in folder.iterdir() if path.is_dir()} if folder.is_dir() else set()
     unknown = sorted(folders - {object_folder(object_id) for object_id in video.objects})
     findings.problems += [f"{video.name}/{name}: no such object among the prompts" for name in unknown]
     for object_id in video.objects:
         place, filled = object_folder(object_id), False
-        frames = video.object_frames.get(object_id) or scored
-        present = _existing(
-            findings, video, folder / place, [f"{frame}.png" for frame in frames], f"frames of object {object_id}"
-        )
+        wanted = [f"{frame}.png" for frame in video.object_frames.get(object_id) or scored]
+        present = _existing(findings, video, folder / place, wanted, f"frames of object {object_id}")
         for name in present:
             values = _read(findings, video, predictions, f"{video.name}/{place}/{name}", top)
             if values is None:
@@ -236,7 +246,7 @@ def _sort_empty_objects(findings: Findings, allowed: bool) -> None:
     empty = [problem for problem in findings.problems if isinstance(problem, EmptyObject)]
     if empty and allowed:
         findings.problems = [problem for problem in findings.problems if not isinstance(problem, EmptyObject)]
-        findings.notes.append(f"{len(empty)} objects are never there: " + "; ".join(empty[:SHOWN]))
+        findings.notes.append(f"objects that are never there: {len(empty)}: " + "; ".join(empty[:SHOWN]))
     elif empty:
         findings.notes.append("if the tracker lost these objects at once, --allow-empty-objects lets them pass")
 
@@ -244,7 +254,9 @@ def _sort_empty_objects(findings: Findings, allowed: bool) -> None:
 def _note_what_is_left_out(findings: Findings, manifest: Manifest, predictions: Path) -> None:
     rewritten = sum(file.rewrite for file in findings.files)
     if rewritten:
-        findings.notes.append(f"{rewritten} masks are no 8-bit palette PNG: they are written as such, values unchanged")
+        findings.notes.append(
+            f"masks that were no 8-bit palette PNG and are written as such, values unchanged: {rewritten}"
+        )
     names = {video.name for video in manifest.videos}
     others = sorted(
         path.name
@@ -252,7 +264,7 @@ def _note_what_is_left_out(findings: Findings, manifest: Manifest, predictions: 
         if path.is_dir() and path.name not in names and not path.name.startswith(".")
     )
     if others:
-        findings.notes.append(f"{len(others)} folders are no videos of the split and are left out, such as {others[0]}")
+        findings.notes.append(f"folders that are no videos of the split, left out: {len(others)}, such as {others[0]}")
 
 
 def _list_ids(ids: Sequence[int]) -> str:

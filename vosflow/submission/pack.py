@@ -61,7 +61,7 @@ def write_submission(
         (write_zip if wanted.archive else write_folder)(findings.files, output)
     except OSError as error:
         raise cannot_write(output, error) from error
-    return Submission(output, len(findings.files), (*findings.notes, *wanted.notes))
+    return Submission(output, len(findings.files), (*findings.notes, *manifest.notes, *wanted.notes))
 
 
 def write_zip(files: Sequence[PackedFile], output: Path) -> None:

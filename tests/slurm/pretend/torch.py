@@ -1,7 +1,7 @@
 """As much of torch as the engine asks for on a GPU, for tests with GPUs that are not there."""
 
 
-class cuda:  # noqa: N801
+class cuda:
     """torch.cuda of a machine with a GPU."""
 
     @staticmethod

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
 
 from vosflow.errors import VosflowError
 from vosflow.evaluation.ground_truth import ground_truth_frames, read_ground_truth
@@ -73,6 +72,8 @@ class _ProposalScorer(VideoScorer):
         self._pairs[frame] = region_scores(counts), boundary_scores(counts)[0]
 
     def rows(self) -> list[Score]:
+        from scipy.optimize import linear_sum_assignment  # slow to import, and studies are planned with this module
+
         # [proposal, object, frame], the order of the toolkit: equal sums and so equal matches, ties included
         J, F = (
             np.ascontiguousarray(np.stack([pair[measure] for pair in self._pairs.values()]).transpose(2, 1, 0))

@@ -68,13 +68,23 @@ class _ObjectScorer(VideoScorer):
 
     def add(self, frame: str, masks: Mapping[int, np.ndarray], path: Path | None = None) -> None:
         for object_id in self._needs[frame]:
-            guess = masks[object_id]
+            guess = self._mask(masks, object_id, frame, path)
             truth = read_ground_truth(self._views[object_id], self._root, frame) > 0
             if truth.any():
                 self._in_truth.add(object_id)
             elif object_id not in self._scores and not guess.any():
                 continue
             self._scores.setdefault(object_id, {})[frame] = score_masks(truth, guess)
+
+    def _mask(self, masks: Mapping[int, np.ndarray], object_id: int, frame: str, path: Path | None) -> np.ndarray:
+        if object_id not in masks:
+            raise VosflowError(
+                f"object {object_id} of video {self._video.name} has no mask on frame {frame}",
+                path=path,
+                expected="a mask of each object on each frame that counts, an empty one where it is not seen",
+                remedy="run the tracker again, with the prompts of all objects",
+            )
+        return masks[object_id]
 
     def rows(self) -> list[Score]:
         for object_id, view in self._views.items():

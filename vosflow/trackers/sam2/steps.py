@@ -10,6 +10,7 @@ Shapes: B objects, S = image_size, s = S/4, [h, w] = S/16, C = hidden_dim, Cm = 
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -92,13 +93,14 @@ class Decoded:
 class Steps:
     """The network of a predictor, step by step, at one precision ("float32" or "bfloat16").
 
-    Every method must be called inside `computing()`.
+    The predictor is changed and belongs to it from then on. Every method must be called inside `computing()`.
     """
 
     def __init__(self, predictor: SAM2VideoPredictor, precision: str) -> None:
         self.predictor = predictor
         self.precision = precision
         self.device = predictor.device
+        _keep_positions(predictor)
         if precision == "bfloat16":
             _round_weights(predictor)
         decoder = predictor.sam_mask_decoder
@@ -265,6 +267,30 @@ class Steps:
             sparse, dense = encoder(points=(coordinates, labels), boxes=None, masks=None)
             self._no_prompt = sparse, dense, encoder.get_dense_pe()
         return self._no_prompt
+
+
+class KnownPositions(nn.Module):
+    """Sine positions that are computed once for each size, where the sam2 package copies them at each call."""
+
+    def __init__(self, compute: nn.Module) -> None:
+        super().__init__()
+        self._compute = compute
+        self._known: dict[tuple[int, int], Tensor] = {}
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Positions [B, C, H, W] for features of this size."""
+        size = tuple(features.shape[-2:])
+        if size not in self._known:
+            self._known[size] = self._compute(features[:1])
+        return self._known[size].expand(len(features), -1, -1, -1)
+
+
+def _keep_positions(predictor: SAM2VideoPredictor) -> None:
+    """Have everything that depends only on the size of images computed once, and not for every frame."""
+    trunk, neck, encoder = predictor.image_encoder.trunk, predictor.image_encoder.neck, predictor.memory_encoder
+    trunk._get_pos_embed = functools.cache(trunk._get_pos_embed)  # resized bicubically
+    neck.position_encoding = KnownPositions(neck.position_encoding)
+    encoder.position_encoding = KnownPositions(encoder.position_encoding)
 
 
 def _round_weights(predictor: SAM2VideoPredictor) -> None:

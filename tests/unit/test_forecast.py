@@ -1,0 +1,127 @@
+"""Forecasts: what is done by the engine's own keys, and estimates with their basis."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from tests.unit.clips import make_videos
+from vosflow.engine import Method, track_shard
+from vosflow.forecast import EXPECTED, forecast_study
+from vosflow.manifest import save_manifest
+from vosflow.records import FORMAT, write_json
+from vosflow.report.forecast import forecast_table, forecast_totals
+from vosflow.slurm import limit_warnings, parse_minutes, partition_limits
+from vosflow.study import Study, load_study
+
+HOUSE = Path(__file__).resolve().parents[2]
+FRAMES = {"a": 5, "b": 6, "c": 5, "d": 4}
+PROFILE = HOUSE / "profiles/slurm/config.yaml"
+
+
+@pytest.fixture
+def toy(tmp_path, monkeypatch):
+    """A folder with videos to plan studies in; the manifest."""
+    monkeypatch.chdir(tmp_path)
+    return make_videos(tmp_path / "videos", FRAMES)
+
+
+def plan(shards: int | str = 2, device: str = "cpu", **run) -> Study:
+    folders = {
+        "base_video_dir": "videos/JPEGImages/480p",
+        "input_mask_dir": "videos/Annotations/480p",
+    }
+    config = {
+        "runs": [{"dataset": "toy/val", "tracker": "static", **run}],
+        "execution": {"device": device, "shards": shards, "frames_per_second": 4},
+        "datasets": {"toy/val": folders},
+    }
+    return load_study(config)
+
+
+def track(manifest, study: Study, shard: int) -> list[str]:
+    """Track one shard as its job would; returns the names of its videos."""
+    run = study.runs[0]
+    method = Method.of(run.tracker, run.settings)
+    record = track_shard(method, manifest, run.folder, shard=shard, shards=run.shards)
+    write_json(run.shard_records[shard - 1], record)
+    return [item["video"] for item in record["videos"]]
+
+
+def test_before_anything_ran_the_config_and_the_catalog_are_the_basis(toy):
+    (one,) = forecast_study(plan())
+    assert one.videos is None and one.frames_to_do == 4 * 70, "a guess: nobody has counted the frames yet"
+    assert one.basis == EXPECTED and one.seconds == one.frames_to_do / 4 and one.jobs == 2
+    save_manifest(toy, "results/toy-val/manifest.json")
+    (one,) = forecast_study(plan())
+    assert (one.videos, one.videos_done, one.frames_to_do, one.seconds) == (4, 0, 20, 5.0)
+
+
+def test_what_is_done_is_what_the_engine_would_skip(toy):
+    save_manifest(toy, "results/toy-val/manifest.json")
+    names = track(toy, plan(), 1)
+    (one,) = forecast_study(plan())
+    assert one.videos_done == len(names) == 2 and one.frames_done == sum(FRAMES[name] for name in names)
+    assert one.jobs == 1 and one.basis == "2 videos", "estimated from its own finished videos"
+    (other,) = forecast_study(plan(shards=3))
+    assert (other.videos_done, other.jobs) == (2, 3), "another number of shards computes no video again"
+    (flow,) = forecast_study(plan(tracker="flow", name="static"))
+    assert flow.videos_done == 0 and flow.basis == EXPECTED, "these are another tracker's masks"
+    next(Path(f"results/toy-val/static/masks/{names[0]}").glob("*.png")).unlink()
+    (one,) = forecast_study(plan())
+    assert one.videos_done == 1
+
+
+def test_estimates_come_from_runs_like_this_one(toy):
+    save_manifest(toy, "results/toy-val/manifest.json")
+    video = {"video": "x", "frames": 10, "objects": 1, "seconds": 40.0, "device": "cpu"}  # 2 seconds per unit of work
+    for name, tracker, device in (("old", "static", "cpu"), ("gpu", "static", "A100"), ("flow", "flow", "cpu")):
+        facts = {"run": name, "tracker": tracker, "checkpoint": None, "videos": [{**video, "device": device}]}
+        write_json(Path(f"results/other-val/{name}/run.json"), {"format": FORMAT, **facts})
+    Path("results/other-val/broken").mkdir()
+    Path("results/other-val/broken/run.json").write_text("{")
+    (one,) = forecast_study(plan())
+    assert one.basis == "1 videos" and one.seconds == 2 * sum(video.cost for video in toy.videos)
+    record = json.loads(Path("results/other-val/old/run.json").read_text())
+    write_json(Path("results/other-val/old/run.json"), {**record, "tracker": "flow"})
+    (one,) = forecast_study(plan())
+    assert one.basis == EXPECTED, "records of a GPU say nothing of a CPU"
+
+
+def test_it_is_told_in_one_table_and_totals(toy):
+    save_manifest(toy, "results/toy-val/manifest.json")
+    track(toy, plan(), 1)
+    study = plan()
+    forecasts = forecast_study(study)
+    console = Console(width=100)
+    with console.capture() as captured:
+        console.print(forecast_table(forecasts))
+    (row,) = [line for line in captured.get().splitlines() if "toy-val/static" in line]
+    assert row.split()[1:5] == ["4", "2", str(forecasts[0].frames_to_do), "1"]
+    lines = forecast_totals(forecasts, study.config.execution)
+    assert "1 of 1 runs have something to track: 1 jobs, 2 videos" in lines[0] and "CPU hours" in lines[1]
+    assert "frames_per_second: " in lines[-1], "static is much faster than 4 frames/s"
+
+
+@pytest.mark.parametrize(
+    ("limit", "minutes"),
+    [("infinite", None), ("30:00", 30), ("1:30", 1.5), ("12:00:00", 720), ("2-00:00:00", 2880), ("1-12:30:00", 2190)],
+)
+def test_time_limits_of_slurm(limit, minutes):
+    assert parse_minutes(limit) == minutes
+
+
+def test_a_partition_that_allows_less_than_a_job_asks_for(toy):
+    study = plan()
+    assert study.runs[0].time_limit == 30
+    assert limit_warnings(study, PROFILE, {}) == limit_warnings(study, PROFILE, {"cpu": None, "gpu": 1}) == []
+    (warning,) = limit_warnings(study, PROFILE, {"cpu": 60})
+    assert "up to 90 minutes" in warning and "partition cpu allows 60" in warning and "track_shard_on_cpu" in warning
+
+
+def test_without_slurm_there_are_no_partitions(monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    assert partition_limits() == {}

@@ -1,0 +1,50 @@
+"""Lists of what RDE-VOS is trained on: still images with masks, and BL30K."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from vosflow.datasets.training_sets import FLAT_SETS, list_bl30k, list_static_images
+from vosflow.errors import VosflowError
+
+
+@pytest.fixture
+def static(tmp_path) -> Path:
+    for place in (*FLAT_SETS, "fss/abacus", "fss/zebra"):
+        for name in ("1", "2"):
+            for suffix in (".jpg", ".png"):
+                (tmp_path / place).mkdir(parents=True, exist_ok=True)
+                (tmp_path / place / f"{name}{suffix}").touch()
+    return tmp_path
+
+
+def test_static_images(static):
+    pairs = list_static_images(static)
+    assert len(pairs) == 14 and pairs[0].image == static / "fss/abacus/1.jpg"
+    assert all(pair.mask == pair.image.with_suffix(".png") for pair in pairs)
+    assert sum(pair.repeat for pair in pairs) == 4 + 3 * 2 + 2 * 2 * 5
+
+
+def test_static_image_without_mask(static):
+    (static / "ecssd/2.png").unlink()
+    with pytest.raises(VosflowError, match="the image has no mask"):
+        list_static_images(static)
+
+
+def test_static_set_that_is_missing(static):
+    for path in (static / "BIG_small").iterdir():
+        path.unlink()
+    with pytest.raises(VosflowError, match=r"BIG_small: a set of training images is missing or empty"):
+        list_static_images(static)
+
+
+def test_bl30k(tmp_path):
+    for kind in ("JPEGImages", "Annotations"):
+        for name in ("b", "a"):
+            (tmp_path / kind / name).mkdir(parents=True)
+    assert list(list_bl30k(tmp_path)) == ["a", "b"]
+    (tmp_path / "Annotations/b").rmdir()
+    with pytest.raises(VosflowError, match="video b has no masks"):
+        list_bl30k(tmp_path)

@@ -1,0 +1,88 @@
+"""Two Snakemakes at the same time: in one folder, and in two folders that share results."""
+
+from __future__ import annotations
+
+import copy
+import json
+import shutil
+import subprocess
+import time
+
+import pytest
+
+from tests.slurm import staged
+from tests.workflow.project import DEFAULT_CONFIG, SNAKEMAKE, Project
+
+pytestmark = pytest.mark.workflow
+
+VIDEOS = {"a": 5, "b": 6, "c": 5, "d": 4}
+
+
+class StagedProject(Project):
+    """A project with the tracker that waits and tells how often it tracked which video."""
+
+    stage: str
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {**super().environment, "STAGE": self.stage}
+
+    def start(self) -> subprocess.Popen:
+        with open(self.folder / "snakemake.log", "ab") as log:
+            return subprocess.Popen(SNAKEMAKE, cwd=self.folder, env=self.environment, stdout=log, stderr=log)
+
+
+@pytest.fixture
+def staged_project(tmp_path) -> StagedProject:
+    (tmp_path / "stage").mkdir()
+    project = StagedProject(Project.make(tmp_path / "one", VIDEOS).folder)
+    project.stage = str(tmp_path / "stage")
+    shutil.copy(staged.__file__, project.folder / "staged.py")
+    config = copy.deepcopy(DEFAULT_CONFIG)
+    config["runs"] = [{"name": "shared", "dataset": "toy/val", "tracker": "staged:StagedTracker"}]
+    config["paths"] = {"results": str(tmp_path / "results")}
+    for key in ("base_video_dir", "input_mask_dir", "annotations"):
+        folder = config["datasets"]["toy/val"][key]
+        config["datasets"]["toy/val"][key] = str(project.folder / folder)
+    project.write_config(config)
+    return project
+
+
+def test_a_second_snakemake_in_the_same_folder_is_refused(staged_project, tmp_path):
+    (tmp_path / "stage/hold").touch()
+    first = staged_project.start()
+    deadline = time.monotonic() + 120
+    while not list((tmp_path / "stage").glob("*.started")):
+        assert time.monotonic() < deadline and first.poll() is None
+        time.sleep(0.05)
+    second = staged_project.snakemake(check=False)
+    assert second.returncode != 0 and "--unlock" in second.stdout, "Snakemake's own words; the README explains them"
+    (tmp_path / "stage/hold").unlink()
+    assert first.wait(120) == 0, (staged_project.folder / "snakemake.log").read_text()
+
+
+def test_two_folders_that_share_results_share_the_work(staged_project, tmp_path):
+    other = StagedProject(staged_project.copy(tmp_path / "two").folder)
+    other.stage = staged_project.stage
+    both = [staged_project, other]
+    for process in [project.start() for project in both]:
+        process.wait(240)  # one may stop because the other is just making a file again that it wants to read
+    for project in both:
+        project.snakemake()
+    for project in both:
+        assert "Nothing to be done" in project.snakemake().stdout
+    finished = {path.stem: path.read_text().count("\n") for path in (tmp_path / "stage").glob("*.finished")}
+    assert finished == dict.fromkeys(VIDEOS, 1), "a video was tracked twice"
+    run = json.loads((tmp_path / "results/toy-val/shared/run.json").read_text())
+    assert run["totals"]["videos"] == len(VIDEOS)
+    alone = staged_project.copy(tmp_path / "alone")
+    config = (
+        (alone.folder / "config.yaml").read_text().replace(str(tmp_path / "results"), str(tmp_path / "undisturbed"))
+    )
+    (alone.folder / "config.yaml").write_text(config)
+    alone = StagedProject(alone.folder)
+    alone.stage = str(tmp_path)
+    alone.snakemake()
+    for pattern in ("masks/*/*.png", "scores.csv", "global_results.csv"):
+        one, two = (sorted((tmp_path / name / "toy-val/shared").glob(pattern)) for name in ("results", "undisturbed"))
+        assert [path.read_bytes() for path in one] == [path.read_bytes() for path in two] and one

@@ -1,0 +1,81 @@
+"""What STCN, XMem and RDE-VOS are trained on before videos: still images with a mask each, and BL30K.
+
+    static/{DUTS-TR,DUTS-TE,ecssd,BIG_small,HRSOD_small}/{name}.jpg, {name}.png
+    static/fss/{class}/{number}.jpg, {number}.png
+    BL30K/JPEGImages/{video}/00000.jpg   BL30K/Annotations/{video}/00000.png
+
+Only listed here, nothing is read: an epoch does not need all of it, and BL30K has 5 million files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from vosflow.datasets.lists import check_names, folder_names
+from vosflow.errors import VosflowError
+
+FLAT_SETS = {"DUTS-TR": 1, "DUTS-TE": 1, "ecssd": 1, "BIG_small": 5, "HRSOD_small": 5}
+"""How often each set of pairs side by side is taken in one epoch (Cutie and STCN); fss, in folders of classes, once."""
+
+
+@dataclass(frozen=True)
+class ImagePair:
+    """A still image, the mask of its one object (any value above 0), and how often an epoch takes them."""
+
+    image: Path
+    mask: Path
+    repeat: int = 1
+
+
+def list_static_images(root: str | Path) -> list[ImagePair]:
+    """All pairs of image and mask below the folder `static` of static_data.zip, in a fixed order.
+
+    Raises:
+        VosflowError: a set is missing or empty, or an image has no mask.
+    """
+    root = Path(root)
+    folders = [(root / "fss" / name, 1) for name in check_names(folder_names(root / "fss"), root / "fss")]
+    folders += [(root / name, repeat) for name, repeat in FLAT_SETS.items()]
+    return [ImagePair(image, mask, repeat) for folder, repeat in folders for image, mask in _pairs(folder)]
+
+
+def list_bl30k(root: str | Path) -> dict[str, tuple[Path, Path]]:
+    """The folders of frames and of masks of each video of BL30K, by name; `root` holds JPEGImages and Annotations.
+
+    Raises:
+        VosflowError: there are none, or a video has no masks.
+    """
+    root = Path(root)
+    names = check_names(folder_names(root / "JPEGImages"), root / "JPEGImages")
+    without = sorted(set(names).difference(folder_names(root / "Annotations")))
+    if without:
+        raise VosflowError(
+            f"video {without[0]} has no masks ({len(without)} of {len(names)} have none)",
+            path=root / "Annotations" / without[0],
+            expected="a folder of masks for each folder of frames",
+            remedy="extract all six archives of BL30K into one folder",
+        )
+    return {name: (root / "JPEGImages" / name, root / "Annotations" / name) for name in names}
+
+
+def _pairs(folder: Path) -> Iterator[tuple[Path, Path]]:
+    images = sorted(folder.glob("*.jpg")) if folder.is_dir() else []
+    if not images:
+        raise VosflowError(
+            "a set of training images is missing or empty",
+            path=folder,
+            expected="pairs of {name}.jpg and {name}.png",
+            remedy="extract static_data.zip again, and give the folder `static` in it",
+        )
+    for image in images:
+        mask = image.with_suffix(".png")
+        if not mask.is_file():
+            raise VosflowError(
+                "the image has no mask",
+                path=image,
+                expected=f"{mask.name} beside it",
+                remedy="extract static_data.zip again",
+            )
+        yield image, mask
