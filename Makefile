@@ -18,14 +18,14 @@ test: $(READY)
 lint: $(READY)
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/snakefmt --check Snakefile rules && $(BIN)/snakemake --lint
 
-# sam2 is a source package whose build needs torch: a second step, after torch and without build isolation.
-$(READY): envs/requirements.txt envs/requirements-sam2.txt
+# The second step installs without dependencies: sam2, whose build needs torch, and a toolkit that the tests compare with.
+$(READY): envs/requirements.txt envs/requirements-no-deps.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' \
 	    || { echo "error: vosflow needs Python 3.11, and $(PYTHON) is another; say: make PYTHON=/path/to/python3.11" >&2; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r envs/requirements.txt
 	SAM2_BUILD_CUDA=0 $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes \
-	    --no-deps --no-build-isolation -r envs/requirements-sam2.txt
+	    --no-deps --no-build-isolation -r envs/requirements-no-deps.txt
 	@touch $@
 
 # Writes the lock: hashes, no URLs. Needs uv.

@@ -3,4 +3,4 @@
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 python -m pip install --require-hashes -r "$here/requirements.txt"
-SAM2_BUILD_CUDA=0 python -m pip install --require-hashes --no-deps --no-build-isolation -r "$here/requirements-sam2.txt"
+SAM2_BUILD_CUDA=0 python -m pip install --require-hashes --no-deps --no-build-isolation -r "$here/requirements-no-deps.txt"

@@ -87,7 +87,7 @@ rule write_manifest:
         f"{RESULTS}/{{dataset}}/logs/write_manifest.benchmark.tsv"
     conda:
         CONDA
-    threads: 4
+    threads: lambda wildcards: study.dataset(wildcards.dataset).workers
     resources:
         mem_mb=2_000,
         runtime=60,

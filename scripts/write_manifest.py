@@ -20,9 +20,10 @@ def main() -> int | None:
     parser.add_argument(
         "--list",
         action="append",
+        nargs=2,
         default=[],
-        metavar="ROLE=FILE",
-        help="file beside the archive: videos=meta_valid.json",
+        metavar=("ROLE", "FILE"),
+        help="file that comes beside the archive, as --list videos meta_valid.json",
     )
     parser.add_argument(
         "--folder",

@@ -28,6 +28,7 @@ from vosflow.manifest import LABEL_MAPS, PER_OBJECT
 
 FETCHED = ".fetched"  # suffix of the marker beside a file that was fetched and checked
 DATA_SUFFIXES = (".jpg", ".jpeg", ".png", ".txt", ".json")
+MANY_FRAMES = 5_000  # in a split that is read by several processes
 FRAMES_PER_VIDEO = 70  # a guess for planning shards where the catalog knows no number of frames
 
 
@@ -71,6 +72,11 @@ class DatasetSource:
     def state(self) -> str:
         """Digest of the watched folders; read from disk when asked for, so not in every job."""
         return _folder_state(self.watched)
+
+    @property
+    def workers(self) -> int:
+        """Processes that write the manifest: every file is read, which takes about 4 ms per 720p frame."""
+        return 4 if self.frames > MANY_FRAMES else 1
 
     @property
     def code(self) -> str:

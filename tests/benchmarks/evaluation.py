@@ -123,7 +123,8 @@ def compare_commands(truth: Path, guess: Path, rounds: int, workers: int) -> Tab
             "vos-benchmark": [sys.executable, "-c", VOS_BENCHMARK.format(str(truth), str(guess), count)],
             "vosflow": [*ours, "--workers", str(count)],
         }
-        best = {name: min(measure(command) for _ in range(rounds)) for name, command in commands.items()}
+        measured = [{name: measure(command) for name, command in commands.items()} for _ in range(rounds)]
+        best = {name: np.min([turn[name] for turn in measured], axis=0) for name in commands}
         for name, (cpu, wall) in best.items():
             ratios = (f"{cpu / best['vosflow'][0]:.2f}", f"{wall / best['vosflow'][1]:.2f}")
             table.add_row(name, f"up to {count}", f"{cpu:.2f}", f"{wall:.2f}", *ratios)

@@ -578,5 +578,10 @@ def test_script(tmp_path):
     assert done.returncode == 0, done.stderr
     assert load_manifest(output).dataset == "mine"
 
+    root = make_mose_tree(tmp_path / "valid")
+    given = (root / "meta_valid.json").rename(tmp_path / "list.json")
+    mose = ("--dataset", "mose", "--split", "valid", "--output", output, "--root", root, "--list", "videos", given)
+    assert write_manifest(*mose).returncode == 0 and len(load_manifest(output).videos) == 2
+
     failed = write_manifest(*options)
     assert failed.returncode == 1 and "--root or --folder?" in failed.stderr and "Traceback" not in failed.stderr

@@ -125,11 +125,12 @@ def test_filmstrips_of_runs_whose_scored_frames_differ(tmp_path: Path) -> None:
     manifest = replace(make_dataset(tmp_path, {"a": (images, label_maps)}), protocol="vos-benchmark")
     save_manifest(manifest, tmp_path / "results" / "demo-val" / "manifest.json")
     paths = []
-    for name, masks in (("right", label_maps), ("early", early)):
+    for name, masks in (("lagging", shifted(label_maps, 8)), ("early", early)):
         paths.append(make_run(tmp_path, manifest, name, {"a": masks}))
         evaluate_run(manifest, paths[-1].parent / "masks", paths[-1].parent)
-    right, false = runs = load_runs(paths)
-    assert set(right.frame_scores["a"]) == {"00004", "00005", "00006"}
-    assert set(false.frame_scores["a"]) == {"00001", "00002", "00003", "00004", "00005", "00006"}
+    lagging, early_one = runs = load_runs(paths)
+    assert early_one.score > lagging.score
+    assert set(lagging.frame_scores["a"]) == {"00004", "00005", "00006"}
+    assert set(early_one.frame_scores["a"]) == {"00001", "00002", "00003", "00004", "00005", "00006"}
     gap = next(strip for strip in make_filmstrips(runs) if strip.title == "largest gap")
-    assert {frame for frame, _ in gap.frames} == set(right.frame_scores["a"])
+    assert {frame for frame, _ in gap.frames} == set(lagging.frame_scores["a"])

@@ -1,11 +1,10 @@
 """SAM2Long on a tiny SAM 2: the same pixels as the published algorithm done plainly, for less work.
 
-Plainly means: one object after another, every copy of a pathway on its own, nothing shared, nothing forgotten.
+What plainly means is said in plain_sam2long.py.
 """
 
 from __future__ import annotations
 
-import math
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,22 +14,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 from pydantic import ValidationError
-from sam2.modeling.sam2_utils import get_1d_sine_pe
-from torch import Tensor
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from tests.unit.tiny_sam2 import CONFIG, FRAMES, build, given_masks, make_checkpoint, make_clip, video_of
-from vosflow.command_line import consecutive_piece, given_settings, track_parser, videos_of_piece
-from vosflow.engine import Method
+from tests.unit.plain_sam2long import plainly
+from tests.unit.tiny_sam2 import CONFIG, FRAMES, make_checkpoint, make_clip, video_of
 from vosflow.errors import VosflowError
 from vosflow.masks import merge_objects, read_label_map
 from vosflow.trackers.base import Checkpoint
-from vosflow.trackers.sam2long import Sam2LongTracker, Settings
+from vosflow.trackers.sam2long import Sam2LongTracker, Settings, tracking
 from vosflow.trackers.sam2long.tracking import key_weights
 from vosflow.trackers.sam2long.tree import Memory
 
@@ -73,174 +67,6 @@ def checkpoint(clip: Path, tmp_path_factory: pytest.TempPathFactory) -> Checkpoi
     return made
 
 
-class Plainly:
-    """The published algorithm on the modules of the sam2 package, for one object."""
-
-    def __init__(self, predictor: torch.nn.Module, state: dict, settings: Settings) -> None:
-        self.predictor, self.state, self.settings = predictor, state, settings
-        self.frames = state["num_frames"]
-        self.longest = min(self.frames, predictor.max_obj_ptrs_in_encoder)
-        self.evaluations = 0
-
-    def features(self, index: int) -> tuple:
-        return self.predictor._get_image_feature(self.state, index, 1)[2:]
-
-    def track(self, start: int, mask: np.ndarray) -> dict[int, Tensor]:
-        """{frame index: logits [1, 1, s, s]}."""
-        rules = self.settings
-        self.predictor.reset_state(self.state)
-        self.features(start)  # encoded here, outside of the plain attention
-        with sdpa_kernel(SDPBackend.MATH):
-            self.predictor.add_new_mask(inference_state=self.state, frame_idx=start, obj_id=1, mask=mask)
-            self.predictor.propagate_in_video_preflight(self.state)
-        self.prompt = dict(self.state["output_dict_per_obj"][0]["cond_frame_outputs"][start], frame=start, score=10.0)
-        self.prompt["positions"] = self.prompt["maskmem_pos_enc"][-1].flatten(2).permute(2, 0, 1)
-        pathways, sums = [[]], [0.0]
-        for index in range(start + 1, self.frames):
-            self.features(index)
-            with sdpa_kernel(SDPBackend.MATH):
-                masks = [self.propose(index, pathway) for pathway in pathways]
-                if index == start + 1:
-                    ious = [mask["iou"] for mask in masks[0]]
-                    first = self.remember(index, masks[0][ious.index(max(ious))])
-                    pathways, sums = [[first]] * rules.num_pathway, [0.0] * rules.num_pathway
-                    continue
-                flat = [
-                    (sums[p] + math.log(mask["iou"] + 1e-5), p, mask) for p, own in enumerate(masks) for mask in own
-                ]
-                flat.sort(key=lambda item: -item[0])
-                alive = flat[: rules.num_pathway]
-                if all(abs(own[0]["score"]) <= rules.uncertainty for own in masks):
-                    alive, kinds = [], set()
-                    for item in flat:
-                        kind = round(math.copysign(item[2]["iou"], 1 if item[2]["score"] > 0 else -1), 2)
-                        if kind not in kinds:
-                            alive, kinds = [*alive, item], kinds | {kind}
-                    alive = alive[: rules.num_pathway]
-                    if len(alive) < rules.num_pathway:
-                        represented = {p for _, p, _ in alive}
-                        for p in set(range(len(masks))) - represented:
-                            alive.append(next(item for item in flat if item[1] == p))
-                    alive = alive[: rules.num_pathway]
-                pathways = [[*pathways[p], self.remember(index, mask)] for _, p, mask in alive]
-                sums = [total for total, _, _ in alive]
-        logits = {step["frame"]: step["logits"] for step in pathways[0]}
-        return {start: self.prompt["pred_masks"], **logits}
-
-    def propose(self, index: int, pathway: list[dict]) -> list[dict]:
-        self.evaluations += 1
-        p, size = self.predictor, self.predictor.num_maskmem
-        chosen = []
-        for step in reversed(pathway):
-            if step["iou"] > self.settings.iou_thre and step["score"] > 0 and len(chosen) < self.longest - 1:
-                chosen.insert(0, step)
-        if pathway and (not chosen or chosen[-1] is not pathway[-1]):
-            chosen.append(pathway[-1])
-        frames = [self.prompt, *(chosen[-(size - 1) :] if size > 1 else [])]
-        pointers, distances = [self.prompt], [index - self.prompt["frame"]]
-        for distance in range(1, self.longest):
-            if distance < len(chosen):
-                pointers, distances = [*pointers, chosen[-distance]], [*distances, distance]
-        memory = [step["maskmem_features"].flatten(2).permute(2, 0, 1) for step in frames]
-        rows = [size - 1, *range(len(frames) - 2, -1, -1)]
-        positions = [self.prompt["positions"] + p.maskmem_tpos_enc[row] for row in rows]
-        times = torch.tensor(distances) / (self.longest - 1)
-        pointer_positions = p.obj_ptr_tpos_proj(get_1d_sine_pe(times, dim=p.hidden_dim))[:, None]
-        parts = p.hidden_dim // p.mem_dim
-        memory.append(torch.stack([step["obj_ptr"] for step in pointers]).reshape(-1, 1, p.mem_dim))
-        positions.append(pointer_positions.repeat_interleave(parts, dim=0))
-        weights = torch.ones(sum(map(len, memory)))
-        if len(frames) > 1:
-            of_frames = self.weigh(frames).repeat_interleave(len(memory[0]))
-            weights = torch.cat([of_frames, self.weigh(pointers).repeat_interleave(parts)])
-        maps, own_positions, sizes = self.features(index)
-        pixels = self.attend(
-            maps[-1], own_positions[-1], torch.cat(memory), torch.cat(positions), weights, len(memory[-1])
-        )
-        high_res = [
-            level.permute(1, 2, 0).view(1, -1, *size) for level, size in zip(maps[:-1], sizes[:-1], strict=True)
-        ]
-        tokens = []
-        watch = p.sam_mask_decoder.register_forward_hook(lambda *call: tokens.append(call[-1][2]))
-        pixels = pixels.permute(1, 2, 0).view(1, -1, *sizes[-1])
-        low, high, ious, *_, score = p._forward_sam_heads(pixels, high_res_features=high_res, multimask_output=True)
-        watch.remove()
-        there = (score > 0).float()
-        return [
-            {
-                "logits": low[:, j : j + 1],
-                "high": high[:, j : j + 1],
-                "iou": ious[0, j].item(),
-                "score": score.item(),
-                "obj_ptr": there * p.obj_ptr_proj(tokens[0][:, j]) + (1 - there) * p.no_obj_ptr,
-            }
-            for j in range(3)
-        ]
-
-    @staticmethod
-    def weigh(steps: list[dict]) -> Tensor:
-        ranks = torch.tensor([step["score"] for step in steps]).argsort(stable=True).argsort()
-        return torch.linspace(0.95, 1.05, len(steps))[ranks]
-
-    def attend(
-        self, maps: Tensor, own: Tensor, memory: Tensor, positions: Tensor, weights: Tensor, pointer_tokens: int
-    ) -> Tensor:
-        """The memory attention of the package, written out, with weighted keys."""
-        attention = self.predictor.memory_attention
-        output, memory, positions = (
-            (maps + 0.1 * own).transpose(0, 1),
-            memory.transpose(0, 1),
-            positions.transpose(0, 1),
-        )
-        for layer in attention.layers:
-            normed = layer.norm1(output)
-            output = output + layer.self_attn(normed, normed, v=normed)
-            keys = weights[None, :, None] * (memory + positions)
-            output = output + layer.cross_attn_image(
-                layer.norm2(output), keys, memory, num_k_exclude_rope=pointer_tokens
-            )
-            output = output + layer.linear2(layer.activation(layer.linear1(layer.norm3(output))))
-        return attention.norm(output).transpose(0, 1)
-
-    def remember(self, index: int, mask: dict) -> dict:
-        maps, _, sizes = self.features(index)
-        score = torch.tensor([[mask["score"]]])
-        features, _ = self.predictor._encode_new_memory(maps, sizes, mask["high"], score, is_mask_from_pts=False)
-        return mask | {"frame": index, "maskmem_features": features.to(torch.bfloat16)}
-
-
-@torch.inference_mode()
-def plainly(
-    clip: Path,
-    masks: str,
-    checkpoint: Checkpoint,
-    settings: Settings,
-    *,
-    per_object: bool = False,
-    changes: dict | None = None,
-    weights: dict | None = None,
-) -> tuple[dict[int, dict[int, np.ndarray]], int]:
-    """({frame index: {object: mask}}, evaluations of the network)."""
-    predictor = build(changes)
-    predictor.load_state_dict(weights or torch.load(checkpoint.path, weights_only=True)["model"])
-    state = predictor.init_state(video_path=str(clip / "frames/v"))
-    prompts = given_masks(clip / masks / "v", per_object)
-    ids = sorted({k for given in prompts.values() for k in given})
-    size = state["video_height"], state["video_width"]
-    scores = torch.full((FRAMES, len(ids), 1, *size), -1024.0)
-    evaluations = 0
-    for i, k in enumerate(ids):
-        start = min(index for index in prompts if k in prompts[index])
-        one = Plainly(predictor, state, settings)
-        for index, logits in one.track(start, prompts[start][k]).items():
-            scores[index, i] = F.interpolate(logits, size=size, mode="bilinear", align_corners=False)[0]
-        evaluations += one.evaluations
-    if not per_object:
-        scores = torch.stack([predictor._apply_non_overlapping_constraints(frame) for frame in scores])
-    above = (scores > settings.score_thresh).numpy()
-    return {t: {k: above[t, i, 0] for i, k in enumerate(ids)} for t in range(FRAMES)}, evaluations
-
-
 def run(checkpoint: Checkpoint, video: object, settings: Settings) -> tuple[dict, dict[str, int]]:
     """({frame index: masks}, how often each part of the network was called)."""
     tracker = Sam2LongTracker(settings, checkpoint, "cpu")
@@ -270,7 +96,7 @@ CASES = {  # annotations, one PNG per object, settings, what they change in the 
     "two pathways, few good frames": ("together", False, {"num_pathway": 2, "iou_thre": 0.6}, {}),
     "one pathway": ("together", False, {"num_pathway": 1}, {}),
     "late": ("late", False, {"uncertainty": 1.0}, {}),
-    "late, nobody at first": ("later", False, {"uncertainty": 1.0, "score_thresh": -12.0}, {}),  # below the clamp
+    "late, nobody at first": ("later", False, {"uncertainty": 1.0}, {}),
     "one PNG per object": ("late_objects", True, {"uncertainty": UNDECIDED}, {}),
     "short reach of pointers": ("together", False, {"max_obj_ptrs_in_encoder": 3}, {"max_obj_ptrs_in_encoder": 3}),
     "image size": ("together", False, {"image_size": 96}, {"image_size": 96}),
@@ -364,6 +190,17 @@ def test_frames_come_as_soon_as_they_are_decided(clip: Path, checkpoint: Checkpo
         assert len(read) == given_frames  # never uncertain: at once
 
 
+def test_objects_are_merged_in_the_order_of_their_ids(
+    clip: Path, checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not in the order in which they appear: where two are equal, the smaller id wins."""
+    merged = []
+    merge = tracking.to_masks
+    monkeypatch.setattr(tracking, "to_masks", lambda logits, *rest: merged.append(list(logits)) or merge(logits, *rest))
+    run(checkpoint, video_of(clip, "late", late_objects=True), Settings(uncertainty=0.0))
+    assert merged == [[1, 3]] * 3 + [[1, 2, 3]] * (FRAMES - 3)
+
+
 @pytest.mark.parametrize("frames", [1, 2, 3])
 def test_short_videos(frames: int, clip: Path, checkpoint: Checkpoint) -> None:
     video = video_of(clip, "together")
@@ -433,57 +270,6 @@ def test_notes_say_what_is_unusual() -> None:
 def test_impossible_settings_are_refused_at_planning(setting: dict, reason: str) -> None:
     with pytest.raises(ValidationError, match=reason):
         Settings(**setting)
-
-
-def arguments(*options: str) -> object:
-    needed = ["--tracker", "sam2long", "--base_video_dir", "b", "--input_mask_dir", "m", "--output_mask_dir", "o"]
-    return track_parser("").parse_args([*needed, *options])
-
-
-def test_flags_of_the_authors_script_are_settings(checkpoint: Checkpoint) -> None:
-    a = arguments("--num_pathway", "2", "--iou_thre", "0.3", "--uncertainty", "1", "--set", "num_maskmem=4")
-    weights = {"id": "tiny", "path": checkpoint.path, "config": checkpoint.config}
-    settings = Method.of("sam2long", given_settings(a), weights).settings
-    assert settings == Settings(num_pathway=2, iou_thre=0.3, uncertainty=1.0, num_maskmem=4)
-    assert given_settings(arguments()) == {}
-    with pytest.raises(VosflowError, match="iou_thre is given twice"):
-        given_settings(arguments("--iou_thre", "0.3", "--set", "iou_thre=0.1"))
-
-
-@given(count=st.integers(0, 30), pieces=st.integers(1, 12))
-def test_pieces_are_consecutive_and_the_first_ones_longer(count: int, pieces: int) -> None:
-    names = [f"v{n}" for n in range(count)]
-    parts = [consecutive_piece(names, pieces, index) for index in range(pieces)]
-    assert [name for part in parts for name in part] == names
-    lengths = [len(part) for part in parts]
-    assert lengths == sorted(lengths, reverse=True) and lengths[0] - lengths[-1] <= 1
-
-
-def test_pieces_of_nodes_and_chunks(tmp_path: Path) -> None:
-    for name in "gfedcba":
-        (tmp_path / name).mkdir()
-    (tmp_path / "list.txt").write_text("\n".join("gfedcba"))
-
-    def piece(*options: str) -> object:
-        a = arguments(*options)
-        a.base_video_dir = str(tmp_path)
-        return videos_of_piece(a)
-
-    split = ["--num_nodes", "2", "--num_chunks", "3"]
-    listed = ["--video_list_file", str(tmp_path / "list.txt")]
-    assert piece() is None and piece(*listed) == listed[1]
-    assert piece(*split, *listed) == ["g", "f"] and piece(*split) == ["a", "b"]  # as listed, or sorted
-    assert piece(*split, *listed, "--chunk_id", "2") == ["d"]
-    assert piece(*split, *listed, "--node_id", "1", "--chunk_id", "2") == ["a"]  # piece 5, not 10
-    assert piece("--num_chunks", "9", "--chunk_id", "8") == []
-    for wrong in (
-        ["--chunk_id", "1"],
-        ["--node_id", "-1"],
-        ["--num_chunks", "0"],
-        ["--num_nodes", "2", "--node_id", "2"],
-    ):
-        with pytest.raises(VosflowError, match="is none of --num_"):
-            piece(*wrong)
 
 
 def test_track_script(clip: Path, checkpoint: Checkpoint, tmp_path: Path) -> None:

@@ -6,8 +6,9 @@ turns into an object file here, and a process that finds that file needs llvmlit
 
 The file's name holds a digest of the kernel's source, the versions of numba and llvmlite, and the processor: when one
 of them changes another file is looked for, and made if need be. That takes some seconds, once per machine; `make` does
-it ahead. The file lies in __pycache__ beside the source or, where that is not writable, in the user's cache folder
-($XDG_CACHE_HOME/vosflow, by default ~/.cache/vosflow). Where neither is, each process compiles for itself.
+it ahead. The file lies in __pycache__ beside the source, for whoever uses this checkout, and in the user's cache folder
+($XDG_CACHE_HOME/vosflow, by default ~/.cache/vosflow), for the user's other checkouts. Where neither can be written,
+each process compiles for itself.
 """
 
 from __future__ import annotations
@@ -110,11 +111,10 @@ def _save(code: bytes) -> None:
             os.replace(aside, path)  # whole or not at all: other processes may be looking
         except OSError:
             continue
-        return
 
 
 def _places() -> tuple[Path, ...]:
-    """Where the object file may lie, the best place first."""
+    """Where the object file may lie."""
     facts = (*map(importlib.metadata.version, ("numba", "llvmlite")), llvm.get_process_triple(), *_processor())
     digest = hashlib.sha256(SOURCE.read_bytes() + "\n".join(facts).encode()).hexdigest()[:16]
     user = Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser(), "vosflow")

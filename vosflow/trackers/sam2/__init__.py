@@ -108,8 +108,8 @@ class Settings(TrackerSettings):
             )
         if self.mode == "fast":
             notes.append(
-                "mode fast: objects share calls of the network, on a GPU frames, too, in bfloat16 unless precision says "
-                "otherwise; masks are those of mode exact but for roundings (tests/benchmarks/tracking.py measures them)."
+                "mode fast: objects share calls of the network; on a GPU so do frames, in bfloat16 where precision is "
+                "not given. The masks are those of mode exact but for rounding."
             )
         if self.score_thresh < OVERLAP_CEILING:
             notes.append(

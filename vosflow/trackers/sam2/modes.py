@@ -10,8 +10,8 @@ from vosflow.trackers.sam2 import Settings
 
 ALL_OBJECTS = 1_000  # at once: more than a video has
 FRAMES_ON_A_GPU = 4  # at once, for the image encoder
-# Measured with tests/benchmarks/tracking.py on one thread: sharing calls makes 10 objects 1.04 times faster at 256
-# pixels, where calls cost something beside their arithmetic, and 0.9 times at 512.
+# Measured with sam2.1_hiera_tiny on one thread: sharing calls makes the steps of 10 objects 1.04 times faster at 256
+# pixels, where calls cost something beside their arithmetic, and 0.85 times at 512.
 LARGEST_SHARED_ON_A_CPU = 256
 
 

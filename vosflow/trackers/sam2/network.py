@@ -114,7 +114,7 @@ def _package_folder() -> Path:
         raise VosflowError(
             "the package sam2 is not installed",
             expected="sam2 in the Python environment that tracks",
-            remedy="install it as envs/requirements-sam2.txt says",
+            remedy="install it as envs/requirements-no-deps.txt says",
         )
     return Path(next(iter(spec.submodule_search_locations)))
 
