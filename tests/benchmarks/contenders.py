@@ -78,6 +78,7 @@ class Racer:
 
 def _serve(contender: Contender, device: str, pipe) -> None:
     """The loop of a process: a video in, its cost out."""
+    os.environ["TQDM_DISABLE"] = "1"  # the sam2 package's progress bars
     import traceback
 
     import torch

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from omegaconf import OmegaConf
 from PIL import Image
 
 from tests.unit.clips import moving_boxes, save_label_map
@@ -146,6 +148,18 @@ def test_fast_gives_all_objects_to_one_call(clip: Path, checkpoint: Checkpoint, 
     exact = run(checkpoint, video)
     assert decoded == [1] * 3 * (FRAMES - 1)
     assert equal_share(fast, exact) > 0.999
+
+
+def test_objects_that_share_a_call_stay_apart(clip: Path, checkpoint: Checkpoint, tmp_path: Path) -> None:
+    """A network may say that memories must not overlap: to the authors' predictor, object by object, that is void."""
+    config = OmegaConf.load(checkpoint.config)
+    config.model.non_overlap_masks_for_mem_enc = True
+    OmegaConf.save(config, tmp_path / "apart.yaml")
+    video = video_of(clip, "together")
+    expected = run(checkpoint, video)
+    apart = replace(checkpoint, config=str(tmp_path / "apart.yaml"))
+    assert equal_share(run(apart, video), expected) == 1
+    assert equal_share(run(apart, video, mode="fast"), expected) > 0.999
 
 
 def test_late_objects_join_when_their_memory_is_as_full(

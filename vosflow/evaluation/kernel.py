@@ -40,7 +40,6 @@ COUNTS = types.CPointer(types.int64)
 ONE_OF_EACH = np.uint64(0x0101010101010101)  # times a byte: a word of eight such bytes
 LOW_BYTE = np.uint64(0xFF)
 ALL_BITS = np.uint64(0xFFFFFFFFFFFFFFFF)
-BLOCK = 1024  # words that are compared at once: their flags stay in the nearest cache
 
 compiled = numba.njit(nogil=True, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True, _nrt=False)
 
@@ -74,6 +73,7 @@ def count(
     owners,
     bitmap,
     flags,
+    block_size,
 ):
     """Count one frame.
 
@@ -87,18 +87,18 @@ def count(
         areas: zeroed; pixels of slot a in the truth and b in the guess, at a * (guess_slot_count + 1) + b.
         truth_start, guess_start, truth_boundary, guess_boundary: see `trace`.
         truth_matched, guess_matched: zeroed; boundary pixels within tolerance k of pair p, at k * pair_count + p.
-        places, owners, flags: room to work in, see `trace`.
+        places, owners, flags, block_size: room to work in, see `trace`.
         bitmap: zeroed words, at least one more than (height + 2 * margin) * (width + 2 * margin) bits need.
     """
     columns = guess_slot_count + 1
     count_areas(truth, truth_words, truth_slots, guess, guess_words, guess_slots, height * width, columns, areas)
     trace(
-        truth, truth_words, height, width, truth_slots, truth_slot_count, margin, flags, places, owners, truth_start,
-        truth_boundary,
+        truth, truth_words, height, width, truth_slots, truth_slot_count, margin, flags, block_size, places, owners,
+        truth_start, truth_boundary,
     )  # fmt: skip
     trace(
-        guess, guess_words, height, width, guess_slots, guess_slot_count, margin, flags, places, owners, guess_start,
-        guess_boundary,
+        guess, guess_words, height, width, guess_slots, guess_slot_count, margin, flags, block_size, places, owners,
+        guess_start, guess_boundary,
     )  # fmt: skip
     for p in range(pair_count):
         t_first, t_end = truth_start[pairs[2 * p]], truth_start[pairs[2 * p] + 1]
@@ -152,12 +152,12 @@ def is_constant(word):
 
 
 @compiled
-def trace(pixels, words, height, width, slots, slot_count, margin, flags, places, owners, start, boundary):
+def trace(pixels, words, height, width, slots, slot_count, margin, flags, block_size, places, owners, start, boundary):
     """The boundary pixels of all objects of a label map, as places in a bitmap of rows of width + 2 * margin bits.
 
     Args:
         pixels, words: the label map, twice the same memory.
-        flags: room for BLOCK words.
+        flags: room for block_size words: as many are compared at once.
         places, owners: room for 4 * height * width: the boundary pixels as they are found, and whose they are.
         start: zeroed, for slot_count + 2: where each slot begins in `boundary`, and where the last one ends.
         boundary: room for 4 * height * width: the boundary of slot 1, then that of slot 2, ...; each in raster order.
@@ -168,8 +168,8 @@ def trace(pixels, words, height, width, slots, slot_count, margin, flags, places
     below_bits, corner_bits = np.uint64(8 * (width % 8)), np.uint64(8 * ((width + 1) % 8))  # and so many bits
     whole = max(count // 8 - corner - 1, 0)  # words whose neighbours lie in whole words
     y, row_end = 0, width
-    for block in range(0, whole, BLOCK):
-        size = min(BLOCK, whole - block)
+    for block in range(0, whole, block_size):
+        size = min(block_size, whole - block)
         for j in range(size):
             here = words[block + j]
             right = unaligned(here, words[block + j + 1], np.uint64(8))
@@ -338,7 +338,7 @@ ENTRIES = {
         (BYTES, WORDS, BYTES, INTEGER) * 2
         + (INTEGER, INTEGER, COUNTS, INTEGER, COUNTS, COUNTS, INTEGER, INTEGER)
         + (COUNTS,) * 5
-        + (PLACES, PLACES, PLACES, BYTES, WORDS, WORDS)
+        + (PLACES, PLACES, PLACES, BYTES, WORDS, WORDS, INTEGER)
     ),
     count_areas: (BYTES, WORDS, BYTES) * 2 + (INTEGER, INTEGER, COUNTS),
     unfilter: (BYTES, INTEGER, INTEGER, INTEGER, INTEGER, BYTES),

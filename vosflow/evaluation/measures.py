@@ -27,7 +27,7 @@ from functools import lru_cache
 import numpy as np
 
 BOUNDARY_TOLERANCE = 0.008  # of the frame's diagonal
-BLOCK = 1024  # room that the kernel needs, in words
+BLOCK = 1024  # words that the kernel compares at once: what it notes of them stays in the nearest cache
 
 
 @dataclass(frozen=True)
@@ -265,7 +265,7 @@ def _count(
         *(truth, truth, truth_slots, m, guess, guess, guess_slots, n, height, width),
         *(pairs, len(pairs), ranges, spans, len(tolerances), margin),
         *(counted, *starts, *matched),
-        *(*room, np.empty(entries, np.uint8), np.zeros(bits // 64 + 2, np.uint64), np.empty(BLOCK, np.uint64)),
+        *(*room, np.empty(entries, np.uint8), np.zeros(bits // 64 + 2, np.uint64), np.empty(BLOCK, np.uint64), BLOCK),
     )
     return counted, np.diff(starts[0])[1:], np.diff(starts[1])[1:], *matched
 

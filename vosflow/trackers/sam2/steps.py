@@ -100,6 +100,9 @@ class Steps:
         self.predictor = predictor
         self.precision = precision
         self.device = predictor.device
+        # The authors' predictor encodes memories object by object, where this does nothing; in a shared call it would
+        # let objects influence each other.
+        predictor.non_overlap_masks_for_mem_enc = False
         _keep_positions(predictor)
         if precision == "bfloat16":
             _round_weights(predictor)
