@@ -26,6 +26,7 @@ $(READY): envs/requirements.txt envs/requirements-no-deps.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r envs/requirements.txt
 	SAM2_BUILD_CUDA=0 $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes \
 	    --no-deps --no-build-isolation -r envs/requirements-no-deps.txt
+	$(BIN)/python -c 'from vosflow.evaluation.machine_code import prepare; prepare()'
 	@touch $@
 
 # Writes the lock: hashes, no URLs. Needs uv.
