@@ -30,6 +30,8 @@ def main() -> None:
     files = [file for file in files if file.suffix.lower() in SUFFIXES or file in arguments.videos]
     if not files:
         raise VosflowError("no video files", path=arguments.videos[0], expected=" ".join(SUFFIXES))
+    if twice := next((file for file in files if [other.stem for other in files].count(file.stem) > 1), None):
+        raise VosflowError(f"two videos are called {twice.stem}", path=twice, remedy="extract them to two folders")
     total = 0
     for file in track(files, "videos"):
         place = arguments.output / file.stem

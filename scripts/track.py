@@ -11,13 +11,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that the scri
 
 from vosflow.command_line import given_settings, ground_truth, track_parser, videos_of_piece
 from vosflow.datasets.folder import folder_manifest
-from vosflow.engine import Method, track_videos
+from vosflow.engine import track_videos
 from vosflow.errors import run_command
 from vosflow.evaluation.live import LiveScorer
 from vosflow.evaluation.protocols import load_protocol
 from vosflow.evaluation.run import evaluate_run
 from vosflow.evaluation.table import print_evaluation
 from vosflow.gpu import lease_device, limit_cpu_threads
+from vosflow.method import Method
 from vosflow.records import RunFolder, check_output_folder
 from vosflow.trackers.registry import load_tracker
 

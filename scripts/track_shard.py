@@ -7,10 +7,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that the script runs from a plain checkout
 
-from vosflow.engine import Method, track_shard
+from vosflow.engine import track_shard
 from vosflow.errors import run_command
 from vosflow.gpu import lease_device, limit_cpu_threads
 from vosflow.manifest import load_manifest
+from vosflow.method import Method
 from vosflow.records import write_json
 
 

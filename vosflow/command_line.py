@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from vosflow.datasets.folder import video_names
-from vosflow.engine import parse_assignments
 from vosflow.errors import VosflowError
 from vosflow.manifest import LABEL_MAPS, PER_OBJECT, Manifest
+from vosflow.method import parse_assignments
 
 SETTINGS = ("score_thresh", "apply_postprocessing", "precision", "num_pathway", "iou_thre", "uncertainty")
 

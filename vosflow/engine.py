@@ -6,126 +6,32 @@ video, by key, that it is.
 
 from __future__ import annotations
 
-import contextlib
-import functools
 import gc
-import resource
 import sys
 import time
 import traceback
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import yaml
 
-from vosflow.digest import code_digest, data_digest, file_digest
+from vosflow import machine
 from vosflow.errors import DiskError, VosflowError
 from vosflow.manifest import LABEL_MAPS, Manifest
 from vosflow.mask_writer import VideoMaskWriter
+from vosflow.method import Method
 from vosflow.progress import ShardProgress, now
-from vosflow.provenance import git_commit, lock_digest, versions
 from vosflow.records import FORMAT, RunFolder, write_json
 from vosflow.sharding import plan_shards
-from vosflow.trackers.base import Checkpoint, Masks, Tracker, TrackerSettings
+from vosflow.trackers.base import Masks, Tracker
 from vosflow.trackers.prompts import prompts_by_frame
-from vosflow.trackers.registry import load_tracker, tracker_module
-from vosflow.validation import explain_validation
+from vosflow.trackers.registry import load_tracker
 from vosflow.video import Video
 
 TRACKER_REMEDY = "this is for the author of the tracker: vosflow/trackers/base.py says what `track` yields"
-SHARED_MODULES = ("vosflow.video", "vosflow.masks")  # they shape every tracker's pixels
 
 OnMasks = Callable[[str, str, Masks], None]
 """Is called with the names of a video and a frame, and the frame's masks."""
-
-
-@dataclass(frozen=True)
-class Method:
-    """A tracker with complete settings and its weights: what, apart from the video, decides the masks."""
-
-    tracker: str
-    settings: TrackerSettings
-    checkpoint: Checkpoint | None = None
-
-    @classmethod
-    def of(
-        cls, tracker: str, settings: Mapping[str, object] | None = None, checkpoint: Mapping[str, object] | None = None
-    ) -> Method:
-        """Build from plain data; `checkpoint` has id, path, and optionally config and the expected sha256.
-
-        Raises:
-            VosflowError: unknown tracker or settings, missing weights, or weights with another sha256.
-        """
-        kind = load_tracker(tracker)
-        return cls(tracker, parse_settings(kind, tracker, settings or {}), _checkpoint(kind, tracker, checkpoint))
-
-    @property
-    def uses_gpu(self) -> bool:
-        """Whether the tracker computes on a GPU where there is one."""
-        return load_tracker(self.tracker).uses_gpu
-
-    @property
-    def digest(self) -> str:
-        """Of the tracker and its settings: tells whose masks are in a folder."""
-        return method_digest(self.tracker, self.settings.model_dump(mode="json"))
-
-    @property
-    def marks(self) -> dict[str, str | None]:
-        """By which masks of this method are known in a folder; in every record."""
-        return {"method": self.digest, "weights": self.checkpoint and self.checkpoint.sha256}
-
-    @functools.cached_property
-    def code(self) -> str:
-        """Digest of the code that computes the masks."""
-        return code_digest(tracker_module(self.tracker), *SHARED_MODULES)
-
-    @functools.cached_property
-    def provenance(self) -> dict[str, str | None]:
-        """What the masks come from, as it is now: versions, commit, locked environment, code, weights."""
-        return {**versions(), "git": git_commit(), "lock": lock_digest(), "code": self.code}
-
-    def key(self, video: Mapping[str, object], device: str) -> str:
-        """The key of a video: digest of settings, weights, code, kind of device, and its part of the manifest.
-
-        Args:
-            video: see `Manifest.tracking_view`.
-            device: "cpu" or "cuda".
-        """
-        weights = self.checkpoint and {"sha256": self.checkpoint.sha256, "config": _config_id(self.checkpoint)}
-        return data_digest(
-            {
-                "tracker": self.tracker,
-                "settings": self.settings.model_dump(mode="json"),
-                "checkpoint": weights,
-                "code": self.code,
-                "device": device,
-                "video": video,
-            }
-        )
-
-
-def method_digest(tracker: str, settings: Mapping[str, object]) -> str:
-    """Digest of a tracker and its resolved settings."""
-    return data_digest({"tracker": tracker, "settings": dict(settings)})
-
-
-def parse_settings(kind: type[Tracker], tracker: str, settings: Mapping[str, object]) -> TrackerSettings:
-    """Settings of a tracker, checked; raises VosflowError that names the key and what is allowed."""
-    with explain_validation(kind.Settings, f"settings of tracker {tracker}"):
-        return kind.Settings.model_validate(dict(settings))
-
-
-def parse_assignments(items: Iterable[str]) -> dict[str, object]:
-    """Settings from texts like "num_maskmem=4"; values are read as YAML. Raises VosflowError naming a wrong one."""
-    settings = {}
-    for item in items:
-        key, equals, value = item.partition("=")
-        if not equals:
-            raise VosflowError(f"not a setting: {item!r}", expected="KEY=VALUE, for instance --set num_maskmem=4")
-        settings[key] = yaml.safe_load(value)
-    return settings
 
 
 def track_shard(
@@ -180,8 +86,8 @@ def track_videos(
         VosflowError: names the videos that failed. A bad video does not stop the others; a full disk does.
     """
     run = RunFolder(folder, masks)
-    device_name = _device_name(device)
-    keys = {name: method.key(manifest.tracking_view(name), device) for name in videos}
+    device_name, precision = machine.device_name(device), method.settings.precision_on(device)
+    keys = {name: method.key(manifest.tracking_view(name), device, precision) for name in videos}
     todo = [name for name in keys if not run.is_finished(name, keys[name])]
     if not todo:
         print(f"{label or method.tracker}: all {len(keys)} videos are finished already", file=sys.stderr)
@@ -197,7 +103,7 @@ def track_videos(
                         progress.skip_video(name)
                         continue
                     record = _track_video(tracker, Video.of(manifest, name), run, progress, device, on_masks)
-                    record |= {"key": keys[name], "device": device_name, "precision": _precision(tracker)}
+                    record |= {"key": keys[name], "device": device_name, "precision": precision}
                     record |= {**method.marks, "provenance": method.provenance}
                     write_json(run.record_path(name), record)
             except DiskError:
@@ -224,7 +130,7 @@ def _track_video(
     """Track one video, write its masks, and return its record without the key."""
     started = now()
     clock = time.perf_counter()
-    _reset_peak_memory(device)
+    machine.reset_peak_memory(device)
     # First the promise goes, then the masks change: a kill in between leaves an unfinished video, never a false record.
     write_json(run.record_path(video.name), {"format": FORMAT, "video": video.name, "started": started})
     expected, given = set(_expected_frames(video)), set()
@@ -255,10 +161,10 @@ def _track_video(
         "objects": len(video.objects),
         "seconds": seconds,
         "frames_per_second": len(video) / seconds,
-        "peak_memory_bytes": _peak_memory_bytes(device),
+        "peak_memory_bytes": machine.peak_memory_bytes(device),
         "started": started,
         "finished": now(),
-        "threads": _threads(),
+        "threads": machine.threads(),
         "remarks": video.remarks,
         "masks": run.count_masks(video.name),
     }
@@ -315,37 +221,6 @@ def _load(method: Method, device: str) -> Tracker:
     return tracker
 
 
-def _checkpoint(kind: type[Tracker], tracker: str, given: Mapping[str, object] | None) -> Checkpoint | None:
-    if given is None:
-        if kind.needs_checkpoint:
-            raise VosflowError(
-                f"tracker {tracker} needs a checkpoint",
-                expected="`checkpoint:` in the run, or --checkpoint FILE",
-                remedy="name one of vosflow/catalog/checkpoints.yaml, or your own file",
-            )
-        return None
-    path = Path(str(given["path"]))
-    if not path.is_file():
-        raise VosflowError(
-            "the weights are missing", path=path, remedy="fetch them (snakemake fetch_all), or mend the path"
-        )
-    found = file_digest(path)
-    if given.get("sha256") and given["sha256"] != found:
-        raise VosflowError(
-            f"the checkpoint's sha256 is {found}",
-            path=path,
-            expected=f"{given['sha256']} (checkpoint {given['id']})",
-            remedy="delete the file and fetch it again, or name the file that you mean as a checkpoint of your own",
-        )
-    return Checkpoint(id=str(given["id"]), path=path, sha256=found, config=given.get("config"))
-
-
-def _config_id(checkpoint: Checkpoint) -> str | None:
-    """A network configuration's name, or the digest of its file: a moved file stays the same configuration."""
-    config = checkpoint.config
-    return file_digest(config) if config and Path(config).is_file() else config
-
-
 def _explain(error: BaseException, video: str, device: str) -> str:
     """What to tell of a failed video; the traceback of what was not foreseen goes to stderr."""
     if isinstance(error, VosflowError):
@@ -365,51 +240,3 @@ def _explain(error: BaseException, video: str, device: str) -> str:
             remedy="run on a device with more memory, or lower image_size or num_maskmem (which changes results)",
         )
     )
-
-
-def _device_name(device: str) -> str:
-    """ "cpu", or the model of the GPU: recorded, but not part of keys, so that a retry may run on another model."""
-    if device == "cpu":
-        return "cpu"
-    import torch
-
-    if not torch.cuda.is_available():
-        raise VosflowError(
-            "a GPU is demanded but torch cannot use one",
-            expected="torch.cuda.is_available() is True",
-            remedy="install a GPU driver that fits torch, or set `execution: device: cpu` in the config",
-        )
-    return torch.cuda.get_device_name()
-
-
-def _precision(tracker: Tracker) -> str:
-    """What the loaded tracker computes in; float32 if it does not say."""
-    return str(getattr(tracker, "precision", "float32"))
-
-
-def _threads() -> int | None:
-    """Threads torch computes with, if it was used: sums depend on them in the last bits."""
-    return sys.modules["torch"].get_num_threads() if "torch" in sys.modules else None
-
-
-def _reset_peak_memory(device: str) -> None:
-    if device == "cuda":
-        import torch
-
-        torch.cuda.reset_peak_memory_stats()
-        return
-    with contextlib.suppress(OSError):  # elsewhere than on Linux the mark of the whole process stands
-        Path("/proc/self/clear_refs").write_text("5")  # forget the process's memory high-water mark
-
-
-def _peak_memory_bytes(device: str) -> int:
-    """Peak memory since the last reset: allocated GPU memory on a GPU, else resident memory of the process."""
-    if device == "cuda":
-        import torch
-
-        return torch.cuda.max_memory_allocated()
-    try:
-        status = Path("/proc/self/status").read_text()
-        return int(status.split("VmHWM:")[1].split()[0]) * 1024
-    except (OSError, IndexError):
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

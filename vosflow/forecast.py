@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from vosflow.digest import file_digest
-from vosflow.engine import Method, parse_settings
 from vosflow.errors import VosflowError
 from vosflow.manifest import Manifest, load_manifest
+from vosflow.method import Method, parse_settings
 from vosflow.records import RunFolder, read_json
 from vosflow.study import Run, Study
 from vosflow.trackers.base import Checkpoint
@@ -98,7 +98,7 @@ def finished_records(run: Run, manifest: Manifest) -> dict[str, dict]:
         if record is None or "key" not in record:
             continue
         view = manifest.tracking_view(video.name)
-        known = any(record["key"] == method.key(view, device) for device in devices)
+        known = any(record["key"] == method.key(view, device, record.get("precision", "")) for device in devices)
         if known and folder.masks_are_complete(video.name, record):
             found[video.name] = record
     return found

@@ -13,7 +13,6 @@ from typing import IO
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-
 TELL_SECONDS = 10  # a JSON line at least this often while frames are tracked: silence means that a job hangs or died
 
 

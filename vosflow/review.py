@@ -6,7 +6,7 @@ import csv
 from collections.abc import Callable
 from pathlib import Path
 
-from vosflow.engine import method_digest
+from vosflow.method import method_digest
 from vosflow.records import RunFolder, withdraw_false_records
 from vosflow.study import Run, Study
 

@@ -7,7 +7,7 @@ import json
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from vosflow.catalog import (
     Dataset,
@@ -21,6 +21,7 @@ from vosflow.catalog import (
     load_datasets,
 )
 from vosflow.config import Config
+from vosflow.datasets.lists import folder_names, read_list
 from vosflow.digest import canonical_json, code_digest, data_digest
 from vosflow.errors import VosflowError
 from vosflow.evaluation.protocols import BUILT_IN, load_protocol
@@ -158,13 +159,14 @@ def _catalog_dataset(config: Config, name: str) -> DatasetSource:
     given = config.paths.datasets.get(dataset)
     lists = {role: f"{data}/downloads/{entry.archives[archive].file}" for role, archive in facts.lists.items()}
     if given is not None:
-        root, requires = _root_below(given, entry, split), ()
         watched = _existing_folders([given], f"paths.datasets.{dataset}")
+        root, requires = _root_below(given, entry, split), ()
         for role, archive in facts.lists.items():
-            found = _find_beside(given, entry.archives[archive])
+            places = (given, root, *(f"{given}/{name}" for name in facts.archives))
+            found = _find_beside(places, entry.archives[archive])
             if found is not None:
                 lists[role] = found
-            elif role in facts.optional_lists:
+            elif role in facts.optional_lists and not Path(lists[role] + FETCHED).is_file():
                 del lists[role]
             else:
                 requires = (*requires, lists[role] + FETCHED)
@@ -190,11 +192,25 @@ def _catalog_dataset(config: Config, name: str) -> DatasetSource:
 
 
 def _root_below(given: str, entry: Dataset, split: str) -> str:
-    """The folder that the split's adapter reads: what a user gave, or where in it the archives have that folder."""
+    """The folder that the split's adapter reads: what a user gave, or where in it the archives have that folder.
+
+    Where an archive has a list of its own in it (DAVIS, SA-V), so that no other looks like it, it is also found in the
+    only one of the sub-folders that has all of it, whatever that is called (`trainval` and `test-dev` of STCN's users).
+    """
     facts = entry.splits[split]
     for place in (entry.root(split, given), Path(given, facts.folder)):
         if facts.folder and place.is_dir():
             return str(place)
+    held = [path for archive in facts.archives for path in entry.archives[archive].holds]
+    if len(facts.archives) == 1 and facts.folder and any(path.endswith(".txt") for path in held):
+        held = [PurePosixPath(path).relative_to(facts.folder) for path in held]
+        tops = [
+            given,
+            *(f"{given}/{name}{inner}" for name in folder_names(Path(given)) for inner in ("", f"/{facts.folder}")),
+        ]
+        found = [top for top in tops if all(Path(top, path).exists() for path in held)]
+        if len(found) == 1:
+            return found[0]
     return given
 
 
@@ -217,8 +233,13 @@ def _user_dataset(name: str, own: FolderDataset) -> DatasetSource:
         requires, videos = tuple(inputs), 1
     elif isinstance(own.videos, str):
         if not Path(own.videos).is_file():
-            raise VosflowError("the list of videos is missing", path=own.videos, expected=f"datasets.{name}.videos")
-        videos = len(Path(own.videos).read_text(encoding="utf-8").split())
+            raise VosflowError(
+                "the list of videos is missing",
+                path=own.videos,
+                expected=f"a text file with one name per line, as the config says at datasets.{name}.videos",
+                remedy="correct the path, or leave out `videos`: then all folders are taken",
+            )
+        videos = len(read_list(Path(own.videos)).split())
         requires = (own.videos,)
     else:
         videos = len(own.videos or os.listdir(own.base_video_dir))
@@ -272,9 +293,9 @@ def _check_protocol(name: str, own: FolderDataset) -> None:
         )
 
 
-def _find_beside(folder: str, file: RemoteFile) -> str | None:
-    """A file of the catalog in a user's folder or next to it, under our name or its publisher's."""
-    for place in (Path(folder), Path(folder).parent):
+def _find_beside(folders: Iterable[str], file: RemoteFile) -> str | None:
+    """A file of the catalog in a user's folders or next to them, under our name or its publisher's."""
+    for place in dict.fromkeys(place for folder in folders for place in (Path(folder), Path(folder).parent)):
         for name in (file.published_as, file.file):
             if name and (place / name).is_file():
                 return str(place / name)
@@ -312,8 +333,8 @@ def _folder_state(folders: Iterable[str]) -> str:
             for name in files:
                 if name.lower().endswith(DATA_SUFFIXES):
                     path = os.path.join(place, name)
-                    size, time = -1, -1  # a dangling link: named when the manifest is written
-                    with contextlib.suppress(FileNotFoundError):
+                    size, time = -1, -1  # a dangling or circular link: named when the manifest is written
+                    with contextlib.suppress(OSError):
                         size, time = os.stat(path).st_size, os.stat(path).st_mtime_ns
                     found.append((os.path.relpath(path, folder), size, time))
     return data_digest(sorted(found))

@@ -16,9 +16,9 @@ from typing import Any
 
 from vosflow.config import MOST_SHARDS, Config, RunConfig, parse_config
 from vosflow.digest import code_digest, data_digest, file_digest
-from vosflow.engine import SHARED_MODULES, parse_settings
 from vosflow.errors import VosflowError
 from vosflow.evaluation.protocols import load_protocol
+from vosflow.method import SHARED_MODULES, parse_settings
 from vosflow.sources import DatasetSource, check_names, dataset_source
 from vosflow.submission.formats import find_format
 from vosflow.trackers.registry import load_tracker, tracker_module

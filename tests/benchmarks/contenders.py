@@ -95,26 +95,26 @@ def _serve(contender: Contender, device: str, pipe) -> None:
 def _measure(work: Authors | Ours, device: str, manifest_path: Path, name: str, output: Path) -> Cost:
     import torch
 
-    from vosflow.engine import _peak_memory_bytes, _reset_peak_memory
+    from vosflow.machine import peak_memory_bytes, reset_peak_memory
     from vosflow.video import Video
 
     video = Video.of(load_manifest(manifest_path), name)
     work.evaluations = 0
-    _reset_peak_memory(device)
+    reset_peak_memory(device)
     clock = time.perf_counter if device == "cuda" else time.process_time
     start = clock()
     work.track(video, output)
     if device == "cuda":
         torch.cuda.synchronize()
     seconds = clock() - start
-    return Cost(len(video), seconds, _peak_memory_bytes(device), work.evaluations, tuple(video.remarks))
+    return Cost(len(video), seconds, peak_memory_bytes(device), work.evaluations, tuple(video.remarks))
 
 
 class Ours:
     """A tracker of vosflow and the engine's inner loop."""
 
     def __init__(self, contender: Contender, device: str) -> None:
-        from vosflow.engine import Method
+        from vosflow.method import Method
         from vosflow.trackers.registry import load_tracker
 
         method = Method.of(contender.tracker, contender.settings, contender.weights)

@@ -14,9 +14,10 @@ from PIL import Image
 
 from vosflow.datasets.demo import render_clip
 from vosflow.datasets.folder import folder_manifest
-from vosflow.engine import Method, track_videos
+from vosflow.engine import track_videos
 from vosflow.manifest import Manifest
 from vosflow.masks import DAVIS_PALETTE
+from vosflow.method import Method
 from vosflow.trackers.sam2.frames import FrameTensors
 from vosflow.trackers.sam2.steps import Steps
 from vosflow.video import Video

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vosflow.command_line import consecutive_piece, given_settings, track_parser, videos_of_piece
-from vosflow.engine import Method
 from vosflow.errors import VosflowError
+from vosflow.method import Method
 from vosflow.trackers.sam2long import Settings
 
 

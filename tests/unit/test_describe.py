@@ -9,8 +9,9 @@ import pytest
 
 from tests.unit.clips import make_videos
 from vosflow.describe import describe_run
-from vosflow.engine import Method, track_videos
+from vosflow.engine import track_videos
 from vosflow.errors import VosflowError
+from vosflow.method import Method
 
 PLAN = {
     "dataset": "toy",

@@ -19,9 +19,10 @@ from PIL import Image
 
 from tests.unit.clips import make_videos
 from vosflow import mask_writer, masks
-from vosflow.engine import Method, parse_assignments, track_shard, track_videos
+from vosflow.engine import track_shard, track_videos
 from vosflow.errors import VosflowError
 from vosflow.manifest import PER_OBJECT, save_manifest
+from vosflow.method import Method, parse_assignments
 from vosflow.records import RunFolder, check_output_folder, withdraw_false_records, write_json
 from vosflow.trackers.base import TrackerSettings
 
@@ -342,22 +343,23 @@ def test_per_object_layout(tmp_path):
 def test_the_key_names_everything_that_matters(toy, tmp_path):
     manifest, _ = toy
     view = manifest.tracking_view("a")
-    base = Method.of(TOY).key(view, "cpu")
-    assert Method.of(TOY, {"gain": 1}).key(view, "cpu") == base, "1 and 1.0 are the same setting"
-    assert Method.of(TOY, {"gain": 2}).key(view, "cpu") != base
-    assert Method.of(TOY).key(view, "cuda") != base
-    assert Method.of(TOY).key(manifest.tracking_view("b"), "cpu") != base
+    base = Method.of(TOY).key(view, "cpu", "float32")
+    assert Method.of(TOY, {"gain": 1}).key(view, "cpu", "float32") == base, "1 and 1.0 are the same setting"
+    assert Method.of(TOY, {"gain": 2}).key(view, "cpu", "float32") != base
+    assert Method.of(TOY).key(view, "cuda", "float32") != base
+    assert Method.of(TOY).key(view, "cpu", "bfloat16") != base
+    assert Method.of(TOY).key(manifest.tracking_view("b"), "cpu", "float32") != base
     for changed in (replace(manifest, layout=PER_OBJECT), replace(manifest, late_objects=True)):
-        assert Method.of(TOY).key(changed.tracking_view("a"), "cpu") != base
+        assert Method.of(TOY).key(changed.tracking_view("a"), "cpu", "float32") != base
     elsewhere = replace(manifest.video("a"), frames=replace(manifest.video("a").frames, folder="x"), fps=24.0)
-    assert Method.of(TOY).key(replace(manifest, videos=(elsewhere,)).tracking_view("a"), "cpu") == base
+    assert Method.of(TOY).key(replace(manifest, videos=(elsewhere,)).tracking_view("a"), "cpu", "float32") == base
     rescored = replace(
         manifest,
         root="elsewhere",
         protocol=None,
         videos=tuple(replace(video, ground_truth=None, ground_truth_content="x") for video in manifest.videos),
     )
-    assert Method.of(TOY).key(rescored.tracking_view("a"), "cpu") == base, "ground truth and place do not matter"
+    assert Method.of(TOY).key(rescored.tracking_view("a"), "cpu", "float32") == base, "ground truth and place do not matter"
 
 
 def test_weights_are_checked_by_sha256(tmp_path, monkeypatch):
@@ -423,7 +425,8 @@ def test_cuda_is_refused_where_there_is_none(toy, monkeypatch):
 SLOW_JOB = """
     import sys, time
     sys.path[:0] = {path!r}
-    from vosflow.engine import Method, track_shard
+    from vosflow.engine import track_shard
+    from vosflow.method import Method
     from vosflow.manifest import load_manifest
     from tests.unit import test_engine
     real = test_engine.ToyTracker.track

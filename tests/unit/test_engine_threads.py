@@ -19,10 +19,11 @@ from tests.unit.test_ahead import threads_left
 from tests.unit.test_engine import all_bytes, finished, wait_for
 from vosflow import mask_writer
 from vosflow.ahead import Behind
-from vosflow.engine import Method, track_shard, track_videos
+from vosflow.engine import track_shard, track_videos
 from vosflow.errors import DiskError, VosflowError
 from vosflow.manifest import save_manifest
 from vosflow.mask_writer import VideoMaskWriter
+from vosflow.method import Method
 from vosflow.trackers.base import TrackerSettings
 
 HOUSE = Path(__file__).resolve().parents[2]
@@ -129,7 +130,8 @@ def test_the_bytes_are_those_of_a_writer_without_threads(reader, monkeypatch, tm
 JOB = """
     import sys, time
     sys.path[:0] = {path!r}
-    from vosflow.engine import Method, track_shard
+    from vosflow.engine import track_shard
+    from vosflow.method import Method
     from vosflow.manifest import load_manifest
     from vosflow.mask_writer import VideoMaskWriter
     from vosflow.video import Video

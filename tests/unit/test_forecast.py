@@ -9,9 +9,10 @@ import pytest
 from rich.console import Console
 
 from tests.unit.clips import make_videos
-from vosflow.engine import Method, track_shard
+from vosflow.engine import track_shard
 from vosflow.forecast import EXPECTED, forecast_study
 from vosflow.manifest import save_manifest
+from vosflow.method import Method
 from vosflow.records import FORMAT, write_json
 from vosflow.report.forecast import forecast_table, forecast_totals
 from vosflow.slurm import limit_warnings, parse_minutes, partition_limits
@@ -104,6 +105,10 @@ def test_it_is_told_in_one_table_and_totals(toy):
     lines = forecast_totals(forecasts, study.config.execution)
     assert "1 of 1 runs have something to track: 1 jobs, 2 videos" in lines[0] and "CPU hours" in lines[1]
     assert "frames_per_second: " in lines[-1], "static is much faster than 4 frames/s"
+    track(toy, study, 2)
+    assert forecast_totals(forecast_study(study), study.config.execution) == [
+        "nothing is left to track: 20 frames of 1 runs are done"
+    ]
 
 
 @pytest.mark.parametrize(

@@ -65,7 +65,9 @@ def test_folder_at_any_depth(tmp_path, take, made, given):
     assert marker["archive"] == "DAVIS-2017-trainval-480p.zip" and str(tmp_path / "mine") in marker["imported_from"]
     manifest = build_manifest("davis2017", "val", root)
     assert [video.name for video in manifest.videos] == ["one", "two"] and manifest.notes == ()
-    assert not [path for path in (tmp_path / "data").rglob("*") if path.is_file() and path.suffix != ".json"]
+    assert not [
+        path for path in (tmp_path / "data").rglob("*") if path.is_file() and path.suffix not in (".json", ".lock")
+    ]
 
 
 def test_imported_folder_is_planned_and_watched(tmp_path, take):

@@ -14,7 +14,7 @@ import pytest
 from tests.unit.clips import make_videos
 from tests.unit.scored_clips import davis2017_clips, write_clips
 from tests.unit.scored_folders import score_clips, score_objects
-from vosflow.engine import Method, track_videos
+from vosflow.engine import track_videos
 from vosflow.errors import VosflowError
 from vosflow.evaluation.annotations import annotated_folder
 from vosflow.evaluation.live import LiveScorer
@@ -23,6 +23,7 @@ from vosflow.evaluation.protocols import load_protocol
 from vosflow.evaluation.run import Evaluation, evaluate, evaluate_run
 from vosflow.manifest import LABEL_MAPS, Manifest
 from vosflow.masks import read_label_map
+from vosflow.method import Method
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -20,10 +20,11 @@ from vosflow.datasets import build_manifest
 from vosflow.datasets.archive import extract_archive
 from vosflow.datasets.fetch import fetch_archive
 from vosflow.datasets.imports import import_dataset
-from vosflow.engine import Method, track_shard
+from vosflow.engine import track_shard
 from vosflow.errors import VosflowError
 from vosflow.evaluation.run import evaluate_run
 from vosflow.manifest import load_manifest, save_manifest
+from vosflow.method import Method
 
 
 @dataclass(frozen=True)

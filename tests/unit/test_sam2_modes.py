@@ -19,9 +19,10 @@ from tests.unit.test_sam2 import FRAMES, authors, checkpoint, clip, one_thread, 
 from vosflow import mask_writer
 from vosflow.ahead import Behind
 from vosflow.datasets.folder import folder_manifest
-from vosflow.engine import Method, track_videos
+from vosflow.engine import track_videos
 from vosflow.errors import VosflowError
 from vosflow.masks import merge_objects
+from vosflow.method import Method
 from vosflow.trackers.base import Checkpoint
 from vosflow.trackers.sam2 import Sam2Tracker, Settings, modes, session, tracking
 from vosflow.trackers.sam2.memory import ObjectMemory
@@ -255,7 +256,25 @@ def test_what_the_modes_mean(settings, image_size, device, rounds, expected, mon
 def test_mode_and_precision_are_known(clip: Path, checkpoint: Checkpoint, tmp_path: Path) -> None:
     weights = {"id": "tiny", "path": str(checkpoint.path), "config": checkpoint.config}
     exact, fast = (Method.of("sam2", settings, weights) for settings in ({}, {"mode": "fast"}))
-    assert exact.key({}, "cpu") != fast.key({}, "cpu") and exact.digest != fast.digest
+    assert exact.key({}, "cpu", "float32") != fast.key({}, "cpu", "float32") and exact.digest != fast.digest
     files(clip, "late", checkpoint, tmp_path, precision="bfloat16")
     assert json.loads((tmp_path / "videos/v.json").read_text())["precision"] == "bfloat16"
     assert "mode fast" in Settings(mode="fast").notes()[0]
+
+
+def test_a_gpu_that_computes_in_another_precision_does_not_share_keys(
+    clip: Path, checkpoint: Checkpoint, tmp_path: Path, monkeypatch
+) -> None:
+    """Where precision is left open, masks of an old GPU (float32) do not pass for those of a new one (bfloat16)."""
+    decide = Settings.precision_on
+    keys = {}
+    for gpu, rounds in (("old", False), ("new", True)):
+        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation, rounds=rounds: rounds)
+        monkeypatch.setattr(Settings, "precision_on", lambda self, _: decide(self, "cuda"))
+        for settings in ({"mode": "fast"}, {"mode": "fast", "precision": "bfloat16"}, {}):
+            files(clip, "late", checkpoint, tmp_path, **settings)
+            record = json.loads((tmp_path / "videos/v.json").read_text())
+            keys[gpu, *settings] = record["key"], record["precision"]
+    assert keys["old", "mode"][0] != keys["new", "mode"][0]
+    assert [keys[gpu, "mode"][1] for gpu in ("old", "new")] == ["float32", "bfloat16"]
+    assert keys["old", "mode", "precision"] == keys["new", "mode", "precision"] and keys["old",] == keys["new",]

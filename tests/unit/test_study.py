@@ -11,8 +11,9 @@ import pytest
 
 from tests.unit.clips import make_videos
 from vosflow.config import parse_config
-from vosflow.engine import Method, track_shard
+from vosflow.engine import track_shard
 from vosflow.errors import VosflowError
+from vosflow.method import Method
 from vosflow.records import write_json
 from vosflow.review import review_results
 from vosflow.study import Study, load_study
@@ -102,6 +103,23 @@ def test_shards_follow_the_work():
     assert plan(line).runs[0].shards == 1
     assert study.runs[0].shard_records[0].startswith("results/davis2017-val/flow/shards/1-of-4-")
     assert plan({"dataset": "davis2017/val", "tracker": "flow"}, execution={"shards": 7}).runs[0].shards == 7
+
+
+def test_time_limits_follow_the_work():
+    line = {"dataset": "davis2017/val", "tracker": "flow"}  # 1999 frames
+    (run,) = plan(line, execution={"shards": 2, "frames_per_second": 0.1}).runs
+    assert run.minutes == pytest.approx(1999 / 2 / 0.1 / 60) and run.time_limit == 667, "four times the expected time"
+    assert plan(line).runs[0].time_limit == 30, "but not less"
+
+
+def test_runs_of_one_name_must_compute_on_one_kind_of_device(weights):
+    """The rules for jobs with and without a GPU know runs by their names."""
+    on_gpu, on_cpu = sam2(weights), {"dataset": "davis2017/val", "tracker": "flow"}
+    with pytest.raises(VosflowError, match="different devices"):
+        plan({**on_gpu, "name": "same"}, {**on_cpu, "name": "same"}, checkpoints=weights)
+    study = plan({**on_gpu, "name": "one"}, {**on_cpu, "name": "two"}, checkpoints=weights)
+    assert [study.run_pattern_by_device(gpus) for gpus in (1, 0)] == ["one", "two"]
+    assert plan(on_cpu).run_pattern_by_device(1) == "(?!)"
 
 
 def test_gpus_are_asked_for_only_where_they_are_used(weights):

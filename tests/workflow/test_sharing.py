@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 import shutil
 import subprocess
 import time
+from pathlib import Path
 
 import pytest
+import yaml
 
 from tests.slurm import staged
 from tests.workflow.project import DEFAULT_CONFIG, SNAKEMAKE, Project
-from vosflow.engine import Method, track_shard
+from vosflow.engine import track_shard
 from vosflow.manifest import load_manifest
+from vosflow.method import Method
 
 pytestmark = pytest.mark.workflow
 
@@ -61,6 +65,35 @@ def test_a_second_snakemake_in_the_same_folder_is_refused(staged_project, tmp_pa
     assert second.returncode != 0 and "--unlock" in second.stdout, "Snakemake's own words; the README explains them"
     (tmp_path / "stage/hold").unlink()
     assert first.wait(120) == 0, (staged_project.folder / "snakemake.log").read_text()
+
+
+def test_a_workstation_gives_each_job_a_device_of_its_own(staged_project, tmp_path):
+    """Two workflows on one machine with two GPUs, both told that there are eight: two jobs at once, then the others."""
+    stage, folders = tmp_path / "stage", [staged_project]
+    (stage / "hold").touch()
+    folders.append(StagedProject(staged_project.copy(tmp_path / "two").folder))
+    folders[1].stage = str(stage)
+    jobs = []
+    for project in folders:
+        config = yaml.safe_load((project.folder / "config.yaml").read_text())
+        config["runs"][0]["tracker"] = "staged:StagedGpuTracker"
+        config["execution"]["device"] = "auto"
+        config["paths"]["results"] = "results"
+        project.write_config(config)
+        python = os.pathsep.join([str(project.folder), str(Path(staged.__file__).parent / "pretend")])
+        environment = {**project.environment, "CUDA_VISIBLE_DEVICES": "61,62", "PYTHONPATH": python}
+        command = [*SNAKEMAKE[:3], "--profile", "workstation", "--cores", "4", "track_all"]
+        with open(project.folder / "snakemake.log", "ab") as log:
+            jobs.append(subprocess.Popen(command, cwd=project.folder, env=environment, stdout=log, stderr=log))
+    deadline = time.monotonic() + 120
+    logs = [project.folder / "snakemake.log" for project in folders]
+    while sum(log.read_text().count("all visible GPUs are leased") for log in logs) < 2:  # two of the four jobs wait
+        assert time.monotonic() < deadline and all(job.poll() is None for job in jobs)
+        time.sleep(0.05)
+    holders = [json.loads(line) for path in stage.glob("*.started") for line in path.read_text().splitlines()]
+    assert sorted(holder["CUDA_VISIBLE_DEVICES"] for holder in holders) == ["61", "62"]
+    (stage / "hold").unlink()
+    assert [job.wait(120) for job in jobs] == [0, 0], [log.read_text() for log in logs]
 
 
 def test_two_folders_that_share_results_share_the_work(staged_project, tmp_path, monkeypatch):

@@ -20,18 +20,21 @@ import unicodedata
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
-from vosflow.datasets.transfer import save_json
+import filelock
+
+from vosflow.datasets.transfer import load_json, save_json
 from vosflow.digest import file_digest
 from vosflow.errors import VosflowError
 
 MIN_BYTES_PER_FILE = 20  # of the archive; the names alone take more, however well they are compressed
 FEW_FILES = 10_000  # are always accepted
 MAX_RATIO = 200  # JPEG and PNG files hardly shrink; label maps, the most compressible content seen, stay below 20
+LONGEST_LINK = 4096  # bytes of the path that a link leads to
 DAMAGED = (  # what the readers of archives raise; RuntimeError is an encrypted zip
     zipfile.BadZipFile,
     tarfile.TarError,
@@ -41,6 +44,8 @@ DAMAGED = (  # what the readers of archives raise; RuntimeError is an encrypted 
     EOFError,
     NotImplementedError,
     RuntimeError,
+    ValueError,  # names that are not text, or have a zero byte in them
+    IndexError,
 )
 
 
@@ -68,26 +73,49 @@ def extract_archive(archive: str | Path, folder: str | Path, marker: str | Path)
     """Extract a zip, tar or compressed tar archive to `folder`, then write `marker` (JSON).
 
     It is extracted aside and renamed, so `folder` appears complete or not at all; a folder that was there is replaced.
-    Times, owners and permissions of the archive are not kept.
+    Times, owners and permissions of the archive are not kept. Where two processes want the same (projects that share
+    their data), the second waits, and takes what the first one made.
 
     Raises:
         VosflowError: missing or damaged archive, not an archive, an unsafe entry (named), or no room.
     """
     archive, folder, marker = Path(archive), Path(folder), Path(marker)
+    with _told(archive, folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as stack:
+        waited = _lock(stack, folder)
+        made = load_json(marker) if waited and folder.is_dir() else {}
+        if made.get("archive") == archive.name and "sha256" in made:
+            return Extracted(**made)
+        extracted = _extract(archive, folder, marker)
+        save_json(marker, asdict(extracted))
+    return extracted
+
+
+def _lock(stack: ExitStack, folder: Path) -> bool:
+    """Keep others from extracting to `folder` until `stack` is closed; whether one had to be waited for."""
+    lock = filelock.FileLock(folder.with_name(f".{folder.name}.lock"))
+    try:
+        stack.enter_context(lock.acquire(blocking=False))
+        return False
+    except filelock.Timeout:
+        stack.enter_context(lock.acquire())
+        return True
+
+
+def _extract(archive: Path, folder: Path, marker: Path) -> Extracted:
     aside = folder.with_name(f".{folder.name}.extracting")
     shutil.rmtree(aside, ignore_errors=True)  # left by a killed job
     marker.unlink(missing_ok=True)
     try:
         with _told(archive, folder):
-            aside.mkdir(parents=True)
+            aside.mkdir()
             files, size = _Extraction(archive, aside).run()
             sha256 = file_digest(archive)
             replace_folder(aside, folder)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
-    extracted = Extracted(archive.name, sha256, files, size)
-    save_json(marker, asdict(extracted))
-    return extracted
+    return Extracted(archive.name, sha256, files, size)
 
 
 def extract_member(archive: str | Path, name: str, path: str | Path) -> None:
@@ -300,6 +328,8 @@ def _members(archive: Path) -> Iterator[_Member]:
                     kind = "link"
                 else:
                     kind = "file" if mode in (0, stat.S_IFREG) else "other"
+                if kind == "link" and info.file_size > LONGEST_LINK:
+                    raise zipfile.BadZipFile(f"the link {info.filename!r} has a path of {info.file_size:,} bytes")
                 link = file.read(info).decode() if kind == "link" else ""
                 yield _Member(info.filename, kind, link, lambda info=info: file.open(info))
         return

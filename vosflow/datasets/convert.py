@@ -13,6 +13,7 @@ import os
 import pickle
 import subprocess
 import sys
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -101,9 +102,12 @@ def _convert_here(path: str, output: str, drop_unknown: bool) -> None:
     """Convert in this process; prints one JSON object."""
     unknown: set[str] = set()
     try:
-        tensors = dict(_flatten(_load(Path(path), unknown, drop_unknown)))
+        found = list(_flatten(_load(Path(path), unknown, drop_unknown)))
+        tensors = dict(found)
         if not tensors:
             raise ValueError("it holds no tensors")
+        if len(tensors) < len(found):
+            raise ValueError("two of its tensors would have the same name")
         _save(tensors, Path(output))
         print(json.dumps({"tensors": len(tensors), "dropped": sorted(unknown)}))
     except _Refused:
@@ -185,6 +189,8 @@ def _load_npy(path: Path, kind: type[pickle.Unpickler]) -> Any:
 def _load_torch(path: Path, kind: type[pickle.Unpickler]) -> Any:
     import torch
 
+    if zipfile.is_zipfile(path) and any(n.endswith("/constants.pkl") for n in zipfile.ZipFile(path).namelist()):
+        raise ValueError("a TorchScript archive: it holds a program, and torch would read it past the check of names")
     module = ModuleType("vosflow_harmless_pickle")
     module.Unpickler = kind
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vosflow.datasets.frames import numbered_files
-from vosflow.datasets.prompts import read_mask, values_above_zero
+from vosflow.datasets.prompts import object_folders, read_mask, values_above_zero
 from vosflow.errors import VosflowError
 from vosflow.manifest import ImageFolder
 
@@ -61,20 +61,20 @@ def read_ground_truth(
             expected="a folder with one PNG file per annotated frame",
             remedy="extract the dataset's archive again, or correct the folder of the annotations",
         )
-    folders = sorted(path for path in folder.iterdir() if path.is_dir()) if per_object else [folder]
+    folders = object_folders(folder, video) if per_object else {None: folder}
     digest = hashlib.sha256()
     annotated: set[str] = set()
     values: dict[Path, tuple[int, ...]] = {}
     object_frames: dict[int, tuple[str, ...]] = {}
-    for masks in folders:
+    for number, masks in folders.items():
         files = numbered_files(masks, (".png",))
         for path in files:
             digest.update(f"{path.relative_to(folder).as_posix()} ".encode())
             digest.update(hashlib.sha256(path.read_bytes()).digest())
             values[path] = tuple(values_above_zero(read_mask(path, height, width)))
         annotated.update(path.stem for path in files)
-        if per_object and masks.name.isdecimal():
-            object_frames[int(masks.name)] = tuple(path.stem for path in files)
+        if number is not None:
+            object_frames[number] = tuple(path.stem for path in files)
     strangers = sorted(annotated.difference(frames))
     if strangers:
         raise VosflowError(

@@ -76,7 +76,11 @@ def import_dataset(given: Path, dataset: str, archive: str | None, data: Path, l
     if not archives and not folders:
         raise _unrecognised(given, entry, wanted)
     done = [_import_archive(file, dataset, name, data, locks) for name, file in archives.items() if name not in folders]
-    return [*done, *(_import_folders(folders, dataset, data) if folders else [])]
+    if folders:
+        locks.mkdir(parents=True, exist_ok=True)
+        with filelock.FileLock(locks / f".{dataset}.importing.lock"):
+            done += _import_folders(folders, dataset, data)
+    return done
 
 
 def _import_archive(given: Path, dataset: str, archive: str, data: Path, locks: Path) -> str:
@@ -116,9 +120,11 @@ def _import_folders(folders: Mapping[str, tuple[Path, str]], dataset: str, data:
                     f"{{{dataset}: {top}}}` in the config: then its results carry a note",
                 )
         for name, (top, _) in folders.items():
+            content = {"format": FORMAT, "archive": entry.archives[name].file, "imported_from": str(top.absolute())}
+            marker = place / f"{name}.json"
+            marker.unlink(missing_ok=True)  # so that it never stands for something else, whenever this is killed
             replace_folder(staged / name, place / name)
-            marker = {"format": FORMAT, "archive": entry.archives[name].file, "imported_from": str(top.absolute())}
-            write_json(place / f"{name}.json", marker)
+            write_json(marker, content)
     finally:
         shutil.rmtree(staged, ignore_errors=True)
     return [f"{dataset} {name}: {place / name} -> {top}" for name, (top, _) in folders.items()]

@@ -9,15 +9,19 @@ from vosflow.errors import VosflowError
 
 
 def require_folders(root: Path, folders: Sequence[str], usual: str = "") -> None:
-    """Raise VosflowError unless `root` holds `folders`; `usual` is the sub-folder of an archive that does."""
+    """Raise VosflowError unless `root` holds `folders`; `usual` is the sub-folder of an archive that does.
+
+    A folder that would do, up to two levels above or just below, is named in the error.
+    """
     for folder in folders:
         if not (root / folder).is_dir():
-            inside = usual and (root / usual / folder).is_dir()
+            near = [*([root / usual] if usual else []), root.parent, root.parent.parent]
+            better = next((place for place in near if all((place / name).is_dir() for name in folders)), None)
             raise VosflowError(
                 f"there is no {folder} in it",
                 path=root,
                 expected=f"a folder that holds {' and '.join(folders)}",
-                remedy=f"give {root / usual} instead" if inside else "correct the path, or extract the archive again",
+                remedy=f"give {better} instead" if better else "correct the path, or extract the archive again",
             )
 
 

@@ -12,7 +12,7 @@ from vosflow.errors import VosflowError
 def read_list(path: Path) -> str:
     """The text of a list file; raises VosflowError if it cannot be read."""
     try:
-        return path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8-sig")  # editors of Windows put a mark before UTF-8
     except (OSError, UnicodeDecodeError) as error:
         raise VosflowError(
             f"the list of videos cannot be read ({error})",
@@ -36,7 +36,7 @@ def read_meta(path: Path) -> dict[str, dict]:
     try:
         videos = json.loads(read_list(path))["videos"]
         found = {name: dict(videos[name]) for name in sorted(videos)}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise VosflowError(
             f"not a publisher's list of videos ({type(error).__name__}: {error})",
             path=path,

@@ -85,6 +85,8 @@ def listed_frames(facts: Mapping, number: int, video: str, path: Path) -> tuple[
     try:
         start, end = int(span["start"]), int(span["end"])
         count = int(span.get("frame_nums") or len(range(start, end + 1, STEP)))
+        if count < 1:
+            raise ValueError(f"{count} frames from {start} to {end}")
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise VosflowError(
             f"object {number} of video {video} has no readable frame_range ({error})",

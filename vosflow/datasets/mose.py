@@ -18,6 +18,7 @@ from vosflow.datasets.prompts import PromptRule
 from vosflow.datasets.videos import Plan, VideoFiles
 
 SAMPLE = "sample_submission"
+SAMPLE_PUBLISHED = "sample_submission_valid_all"  # its publisher's name for it
 
 
 def plan(root: Path, split: str, facts: Split, lists: Mapping[str, Path]) -> Plan:
@@ -34,7 +35,9 @@ def plan(root: Path, split: str, facts: Split, lists: Mapping[str, Path]) -> Pla
     names = _video_names(base, split, facts, lists.get("videos"))
     truth = None
     if SAMPLE in facts.archives:
-        truth = find_part(root, (SAMPLE, *(f"{SAMPLE}/{name}" for name in folder_names(root / SAMPLE))), names[:1])
+        tops = (SAMPLE, SAMPLE_PUBLISHED)
+        inside = (f"{top}/{name}" for top in tops for name in folder_names(root / top))
+        truth = find_part(root, (*tops, *inside), names[:1])
     elif facts.has_ground_truth:
         truth = base / "Annotations"
     return Plan(

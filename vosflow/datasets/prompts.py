@@ -78,7 +78,7 @@ class MaskFolder:
                 expected="a folder with at least the mask of the first frame",
                 remedy="extract the dataset's archive again, or correct the folder of the masks",
             )
-        self._object_folders = _object_folders(folder, video) if rule.per_obj_png_file else {}
+        self._object_folders = object_folders(folder, video) if rule.per_obj_png_file else {}
 
     def has(self, frame: str) -> bool:
         """Whether there is a mask (of any object) for `frame`."""
@@ -164,8 +164,12 @@ def find_prompts(masks: MaskFolder, frames: Sequence[str], root: Path) -> tuple[
     return tuple(sorted(objects)), tuple(prompts)
 
 
-def _object_folders(folder: Path, video: str) -> dict[int, Path]:
-    """The object folders of the per-object layout, by ascending object id."""
+def object_folders(folder: Path, video: str) -> dict[int, Path]:
+    """The object folders of the per-object layout, by ascending object id; hidden folders are left out.
+
+    Raises:
+        VosflowError: a folder that is not named by an id, two for one object, or none.
+    """
     folders = {}
     for path in sorted(folder.iterdir()):
         if not path.is_dir() or path.name.startswith("."):

@@ -72,6 +72,8 @@ def read_annotations(path: Path) -> dict:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         frames = {video["id"]: len(video["file_names"]) for video in content["videos"] if video["file_names"]}
+        if not all(isinstance(name, str) for video in content["videos"] for name in video["file_names"]):
+            raise ValueError("file_names are not all text")
         sizes = {video["id"]: [int(video["height"]), int(video["width"])] for video in content["videos"]}
         for place, thing in enumerate(content["annotations"]):
             masks, video = thing["segmentations"], thing["video_id"]
@@ -80,7 +82,7 @@ def read_annotations(path: Path) -> dict:
             for mask in masks:
                 if mask is not None and mask["size"] != sizes[video]:
                     raise ValueError(f"annotation {place} has a mask of {mask['size']}, its video is {sizes[video]}")
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise VosflowError(
             f"not annotations in the manner of YouTube-VIS ({type(error).__name__}: {error})",
             path=path,

@@ -204,8 +204,9 @@ def _disagreements(files: VideoFiles, entry: VideoEntry, truth: GroundTruth | No
             )
     for number in sorted(set(seen).difference(files.first_frames)) if files.first_frames else ():
         yield f"{entry.name}: object {number} is in a mask, but not in the publisher's meta file"
-    later = truth is not None and entry.objects and not files.rule.late_objects and not files.rule.per_obj_png_file
-    if later and truth.largest_value > max(entry.objects):
+    rule = files.rule
+    fixed = not (rule.late_objects or rule.per_obj_png_file or rule.binary)  # ids of the first frame are all there are
+    if fixed and truth is not None and entry.objects and truth.largest_value > max(entry.objects):
         yield (
             f"{entry.name}: a later annotation holds object {truth.largest_value}, but the first frame's largest is "
             f"{max(entry.objects)}; only objects of the first frame are tracked and scored"

@@ -73,7 +73,7 @@ def seen_categories(base: Path) -> tuple[frozenset[str], tuple[str, ...]]:
         )
         return frozenset(), (note,)
     objects = [thing for name, video in read_meta(path).items() for thing in meta_objects(video, name, path).values()]
-    found = frozenset(thing["category"] for thing in objects if "category" in thing)
+    found = frozenset(thing["category"] for thing in objects if isinstance(thing.get("category"), str))
     if len(found) == SEEN:
         return found, ()
     return found, (f"{len(found)} categories in the training set's meta.json, {SEEN} expected",)
@@ -86,7 +86,7 @@ def groups_of(objects: Mapping[int, Mapping], seen: frozenset[str]) -> dict[int,
     return {
         number: "seen" if thing["category"] in seen else "unseen"
         for number, thing in sorted(objects.items())
-        if "category" in thing
+        if isinstance(thing.get("category"), str)
     }
 
 

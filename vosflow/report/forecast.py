@@ -38,10 +38,13 @@ def forecast_totals(forecasts: Iterable[Forecast], execution: ExecutionConfig) -
     forecasts = list(forecasts)
     to_do = [one for one in forecasts if one.frames_to_do]
     frames, done = sum(one.frames_to_do for one in forecasts), sum(one.frames_done for one in forecasts)
+    if not to_do:
+        return [f"nothing is left to track: {done} frames of {len(forecasts)} runs are done"]
     videos = sum((one.videos or 0) - one.videos_done for one in forecasts)
+    unknown = "" if all(one.videos for one in forecasts) else " (some datasets are not there to be counted yet)"
     lines = [
         f"{len(to_do)} of {len(forecasts)} runs have something to track: {sum(one.jobs for one in forecasts)} jobs, "
-        f"{videos} videos that are known, {frames} frames; {done} frames are done already"
+        f"{videos} videos, {frames} frames{unknown}; {done} frames are done already"
     ]
     for device, gpus in (("GPU", 1), ("CPU", 0)):
         seconds = sum(one.seconds for one in to_do if one.run.gpus == gpus)

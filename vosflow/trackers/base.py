@@ -25,6 +25,10 @@ class TrackerSettings(BaseModel):
         """What a reader of results must know of these settings, for instance that they are out of distribution."""
         return []
 
+    def precision_on(self, device: str) -> str:
+        """What the network computes in on `device`, "cpu" or "cuda" (there is one); recorded, and part of every key."""
+        return "float32"
+
 
 @dataclass(frozen=True)
 class Checkpoint:

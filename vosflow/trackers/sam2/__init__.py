@@ -82,6 +82,14 @@ class Settings(TrackerSettings):
             )
         return value
 
+    def precision_on(self, device: str) -> str:
+        """See `TrackerSettings.precision_on`."""
+        if self.precision is not None or self.mode == "exact" or device == "cpu":
+            return self.precision or "float32"
+        import torch
+
+        return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
+
     def notes(self) -> list[str]:
         """See `TrackerSettings.notes`."""
         notes = []
@@ -176,11 +184,6 @@ class Sam2Tracker:
         from vosflow.trackers.sam2.tracking import track_video
 
         yield from track_video(self._session(video), self.settings.score_thresh)
-
-    @property
-    def precision(self) -> str:
-        """What the loaded network computes in, for the records: "float32" or "bfloat16"."""
-        return self._mode.precision
 
     def _session(self, video: Video) -> Session:
         """What one video's objects share, in the mode of the settings."""

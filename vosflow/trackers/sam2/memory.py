@@ -1,4 +1,4 @@
-"""What SAM 2 remembers of one object, and how a frame's view of it is put together.
+"""What SAM 2 remembers of one object, and what of it a frame attends to.
 
 The rules are those of `SAM2Base._prepare_memory_conditioned_features` of the sam2 package (tracking forwards).
 """
@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import torch
 from sam2.modeling.sam2_utils import select_closest_cond_frames
 from torch import Tensor
 
@@ -17,11 +16,22 @@ from vosflow.trackers.sam2.steps import Prompted, Steps
 
 @dataclass(frozen=True)
 class Bank:
-    """The memory that one frame attends to: what `Steps.attend` takes. memory, positions: [L, 1, Cm]."""
+    """What one frame attends to: references to what is remembered; `tokens` puts them together.
 
-    memory: Tensor
-    positions: Tensor
-    pointer_tokens: int
+    Attributes:
+        memories: (memory of a frame [h w, 1, Cm], row of its positions).
+        pointers: (object pointer [1, C], distance in frames).
+        longest: see `Steps.pointer_positions`.
+    """
+
+    memories: list[tuple[Tensor, int]]
+    pointers: list[tuple[Tensor, int]]
+    longest: int
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Numbers of memories and of pointers: objects whose banks are of one size can share a call."""
+        return len(self.memories), len(self.pointers)
 
 
 class ObjectMemory:
@@ -60,22 +70,14 @@ class ObjectMemory:
 
     def bank(self, index: int) -> Bank:
         """What frame `index` attends to, given all frames before it and the prompts of all frames."""
-        steps, predictor = self._steps, self._steps.predictor
+        predictor = self._steps.predictor
         near, far = select_closest_cond_frames(index, self.prompted, predictor.max_cond_frames_in_attn)
-        seen = [(predictor.num_maskmem - 1, given.memory) for given in near.values()]  # (row, memory)
+        memories = [(given.memory, predictor.num_maskmem - 1) for given in near.values()]
         for frame, row in self._recent(index):
             memory = far[frame].memory if frame in far else self._memories.get(frame)
             if memory is not None:
-                seen.append((row, memory))
-        memories = [memory for _, memory in seen]
-        positions = [steps.spatial_positions(row) for row, _ in seen]
-        distances, pointers = self._seen_pointers(index, near, far)
-        tokens = 0
-        if pointers:
-            memories.append(steps.pointer_tokens(torch.stack(pointers)))
-            positions.append(steps.pointer_positions(distances, self._longest))
-            tokens = len(memories[-1])
-        return Bank(torch.cat(memories), torch.cat(positions), tokens)
+                memories.append((memory, row))
+        return Bank(memories, self._seen_pointers(index, near, far), self._longest)
 
     def _recent(self, index: int) -> Iterator[tuple[int, int]]:
         """(frame, row of temporal positions) of the frames whose memories frame `index` reads, oldest first.
@@ -89,20 +91,18 @@ class ObjectMemory:
 
     def _seen_pointers(
         self, index: int, near: dict[int, Prompted], far: dict[int, Prompted]
-    ) -> tuple[list[int], list[Tensor]]:
-        """Distances in frames and object pointers [1, C] that a frame reads: prompted ones, then nearest first."""
+    ) -> list[tuple[Tensor, int]]:
+        """(object pointer [1, C], distance in frames) of those that are read: prompted ones, then nearest first."""
         predictor = self._steps.predictor
         if not predictor.use_obj_ptrs_in_encoder:
-            return [], []
+            return []
         if predictor.only_obj_ptrs_in_the_past_for_eval:
             near = {frame: given for frame, given in near.items() if frame <= index}
         signed = predictor.use_signed_tpos_enc_to_obj_ptrs
-        distances = [index - frame if signed else abs(index - frame) for frame in near]
-        pointers = [given.pointers for given in near.values()]
+        pointers = [(given.pointers, index - frame if signed else abs(index - frame)) for frame, given in near.items()]
         for distance in range(1, min(self._longest, index + 1)):
             frame = index - distance
             pointer = far[frame].pointers if frame in far else self._pointers.get(frame)
             if pointer is not None:
-                distances.append(distance)
-                pointers.append(pointer)
-        return distances, pointers
+                pointers.append((pointer, distance))
+        return pointers

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
-
 from vosflow.trackers.sam2 import Settings
 
 ALL_OBJECTS = 1_000  # at once: more than a video has
@@ -27,17 +25,15 @@ class Mode:
 def resolve_mode(settings: Settings, image_size: int, device: str) -> Mode:
     """The mode that `settings` ask for.
 
-    Fast mode is never slower than exact mode: on a CPU, objects share calls only where that pays, and bfloat16 is
-    chosen only for GPUs that compute in it.
+    Fast mode is never slower than exact mode: on a CPU, objects share calls only where that pays.
 
     Args:
         image_size: of the network, in pixels.
         device: "cpu" or "cuda".
     """
+    precision = settings.precision_on(device)
     if settings.mode == "exact":
-        return Mode(settings.precision or "float32", 1, 1)
+        return Mode(precision, 1, 1)
     if device == "cpu":
-        objects = ALL_OBJECTS if image_size <= LARGEST_SHARED_ON_A_CPU else 1
-        return Mode(settings.precision or "float32", objects, 1)
-    own = "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
-    return Mode(settings.precision or own, ALL_OBJECTS, FRAMES_ON_A_GPU)
+        return Mode(precision, ALL_OBJECTS if image_size <= LARGEST_SHARED_ON_A_CPU else 1, 1)
+    return Mode(precision, ALL_OBJECTS, FRAMES_ON_A_GPU)

@@ -227,6 +227,28 @@ class Steps:
             self._rows[row] = self._memory_positions + self.predictor.maskmem_tpos_enc[row]
         return self._rows[row]
 
+    def attended(
+        self, memories: Sequence[tuple[Tensor, int]], pointers: Sequence[tuple[Tensor, int]], longest: int
+    ) -> tuple[Tensor, Tensor]:
+        """What one object's view of a frame attends to: tokens and their positions, [L, 1, Cm] each.
+
+        Args:
+            memories: (memory of a frame [h w, 1, Cm], row of its positions), see `spatial_positions`.
+            pointers: (object pointer [1, C], distance in frames); there may be none.
+            longest: see `pointer_positions`.
+        """
+        tokens = [memory for memory, _ in memories]
+        positions = [self.spatial_positions(row) for _, row in memories]
+        if pointers:
+            tokens.append(self.pointer_tokens(torch.stack([pointer for pointer, _ in pointers])))
+            positions.append(self.pointer_positions([distance for _, distance in pointers], longest))
+        return torch.cat(tokens), torch.cat(positions)
+
+    @property
+    def tokens_per_pointer(self) -> int:
+        """How many tokens of memory an object pointer is cut into, C/Cm."""
+        return self.predictor.hidden_dim // self.predictor.mem_dim
+
     def pointer_tokens(self, pointers: Tensor) -> Tensor:
         """P pointers of each object, [P, B, C], as tokens of memory, [P * C/Cm, B, Cm]."""
         parts = pointers.unflatten(2, (-1, self.predictor.mem_dim))  # [P, B, C/Cm, Cm]
@@ -242,13 +264,12 @@ class Steps:
         from sam2.modeling.sam2_utils import get_1d_sine_pe
 
         predictor = self.predictor
-        tokens = predictor.hidden_dim // predictor.mem_dim  # of each pointer
         if not predictor.add_tpos_enc_to_obj_ptrs:
-            return torch.zeros(len(distances) * tokens, 1, predictor.mem_dim, device=self.device)
+            return torch.zeros(len(distances) * self.tokens_per_pointer, 1, predictor.mem_dim, device=self.device)
         channels = predictor.hidden_dim if predictor.proj_tpos_enc_in_obj_ptrs else predictor.mem_dim
         scaled = torch.tensor(distances).to(self.device, non_blocking=True) / (longest - 1)
         projected = predictor.obj_ptr_tpos_proj(get_1d_sine_pe(scaled, dim=channels))  # [P, Cm]
-        return projected[:, None].repeat_interleave(tokens, dim=0)
+        return projected[:, None].repeat_interleave(self.tokens_per_pointer, dim=0)
 
     def _enlarge(self, masks: Tensor, *, channels: int) -> Tensor:
         """Logits [B, 1, s, s] at full size, [B, 1, S, S].

@@ -70,11 +70,11 @@ def _add_prompts(session: Session, memories: dict[int, ObjectMemory], index: int
 def _track_frame(session: Session, memories: dict[int, ObjectMemory], index: int) -> dict[int, Tensor]:
     """{object id: logits float32 [1, 1, s, s]} of the objects that have started; the memories learn of the frame."""
     logits = {k: memory.prompted[index].masks for k, memory in memories.items() if index in memory.prompted}
-    groups: dict[tuple[int, int], list[tuple[int, Bank]]] = defaultdict(list)
+    groups: dict[tuple[int, int], list[tuple[int, Bank]]] = defaultdict(list)  # of banks of one size
     for k, memory in memories.items():
         if k not in logits:
             bank = memory.bank(index)
-            groups[len(bank.memory), bank.pointer_tokens].append((k, bank))  # those alike can share a call
+            groups[bank.size].append((k, bank))
     for group in groups.values():
         tracked = session.objects.run(lambda part: _track_alike(session, index, [bank for _, bank in part]), group)
         for (k, _), (masks, memory, pointer) in zip(group, tracked, strict=True):
@@ -86,9 +86,10 @@ def _track_frame(session: Session, memories: dict[int, ObjectMemory], index: int
 def _track_alike(session: Session, index: int, banks: list[Bank]) -> list[tuple[Tensor, Tensor | None, Tensor]]:
     """(logits [1, 1, s, s], memory [h w, 1, Cm] or None, pointer [1, C]) of each of B objects."""
     steps, features = session.steps, session.features(index)
-    memory = torch.cat([bank.memory for bank in banks], dim=1)  # [L, B, Cm]
-    positions = torch.cat([bank.positions for bank in banks], dim=1)
-    decoded = steps.decode(features, steps.attend(features, memory, positions, banks[0].pointer_tokens))
+    attended = [steps.attended(bank.memories, bank.pointers, bank.longest) for bank in banks]
+    memory, positions = (torch.cat(part, dim=1) for part in zip(*attended, strict=True))  # [L, B, Cm] each
+    pointer_tokens = len(banks[0].pointers) * steps.tokens_per_pointer
+    decoded = steps.decode(features, steps.attend(features, memory, positions, pointer_tokens))
     masks, tokens = decoded.best()
     pointers = steps.pointers(tokens, decoded.object_scores).split(1)
     memories: Sequence[Tensor | None] = [None] * len(banks)

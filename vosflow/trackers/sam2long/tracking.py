@@ -149,10 +149,10 @@ class PathwayDecoder:
     def _propose(self, features: Features, recalls: Sequence[Recall]) -> list[list[Candidate]]:
         """For B pathways that attend to equally many frames and pointers."""
         steps = self._steps
-        tokens = [self._tokens(recall) for recall in recalls]
-        memory, positions = (torch.cat(part, dim=1) for part in zip(*tokens, strict=True))  # [L, B, Cm] each
+        attended = [self._attended(recall) for recall in recalls]
+        memory, positions = (torch.cat(part, dim=1) for part in zip(*attended, strict=True))  # [L, B, Cm] each
         weights = torch.stack([self._token_weights(recall) for recall in recalls]).to(steps.device)  # [B, L]
-        pointer_tokens = len(recalls[0].pointers) * self._tokens_per_pointer
+        pointer_tokens = len(recalls[0].pointers) * steps.tokens_per_pointer
         with self._attention(), _scaled_keys(steps.predictor.memory_attention, weights):
             decoded = steps.decode(features, steps.attend(features, memory, positions, pointer_tokens))
         ious, scores = decoded.ious.tolist(), decoded.object_scores[:, 0].tolist()
@@ -161,28 +161,21 @@ class PathwayDecoder:
             for b, (row, score) in enumerate(zip(ious, scores, strict=True))
         ]
 
-    def _tokens(self, recall: Recall) -> tuple[Tensor, Tensor]:
-        """What a pathway attends to, and its positions, [L, 1, Cm] each: tokens of frames, then of pointers."""
-        steps = self._steps
-        memories = [memory.content[0] for memory, _ in recall.memories]
-        pointers = torch.stack([memory.content[1] for memory, _ in recall.pointers])  # [P, 1, C]
-        rows = [steps.spatial_positions(row) for _, row in recall.memories]
-        distances = steps.pointer_positions([distance for _, distance in recall.pointers], self._longest_pointer)
-        return torch.cat([*memories, steps.pointer_tokens(pointers)]), torch.cat([*rows, distances])
+    def _attended(self, recall: Recall) -> tuple[Tensor, Tensor]:
+        """What a pathway attends to, see `Steps.attended`."""
+        memories = [(memory.content[0], row) for memory, row in recall.memories]
+        pointers = [(memory.content[1], distance) for memory, distance in recall.pointers]
+        return self._steps.attended(memories, pointers, self._longest_pointer)
 
     def _attention(self) -> contextlib.AbstractContextManager:
         """How to compute attention to memory and in the decoder; never around the image encoder."""
         return sdpa_kernel(SDPBackend.MATH) if self._plain else contextlib.nullcontext()
 
-    @property
-    def _tokens_per_pointer(self) -> int:
-        return self._steps.predictor.hidden_dim // self._steps.predictor.mem_dim
-
     def _token_weights(self, recall: Recall) -> Tensor:
         """By what to multiply the key of each token, float32 [L]; keys of the prompt alone stay as they are."""
         per_frame = len(recall.memories[0][0].content[0])
         weights = []
-        for attended, tokens in ((recall.memories, per_frame), (recall.pointers, self._tokens_per_pointer)):
+        for attended, tokens in ((recall.memories, per_frame), (recall.pointers, self._steps.tokens_per_pointer)):
             memories = [memory for memory, _ in attended]
             of_each = key_weights(memories) if len(recall.memories) > 1 else torch.ones(len(memories))
             weights.append(of_each.repeat_interleave(tokens))

@@ -1,0 +1,140 @@
+"""A tracker with complete settings and its weights: what decides masks, and the keys that tell when they are stale."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from vosflow.digest import code_digest, data_digest, file_digest
+from vosflow.errors import VosflowError
+from vosflow.provenance import git_commit, lock_digest, versions
+from vosflow.trackers.base import Checkpoint, Tracker, TrackerSettings
+from vosflow.trackers.registry import load_tracker, tracker_module
+from vosflow.validation import explain_validation
+
+SHARED_MODULES = ("vosflow.video", "vosflow.masks")  # they shape every tracker's pixels
+
+
+@dataclass(frozen=True)
+class Method:
+    """A tracker with complete settings and its weights: what, apart from the video, decides the masks."""
+
+    tracker: str
+    settings: TrackerSettings
+    checkpoint: Checkpoint | None = None
+
+    @classmethod
+    def of(
+        cls, tracker: str, settings: Mapping[str, object] | None = None, checkpoint: Mapping[str, object] | None = None
+    ) -> Method:
+        """Build from plain data; `checkpoint` has id, path, and optionally config and the expected sha256.
+
+        Raises:
+            VosflowError: unknown tracker or settings, missing weights, or weights with another sha256.
+        """
+        kind = load_tracker(tracker)
+        return cls(tracker, parse_settings(kind, tracker, settings or {}), _checkpoint(kind, tracker, checkpoint))
+
+    @property
+    def uses_gpu(self) -> bool:
+        """Whether the tracker computes on a GPU where there is one."""
+        return load_tracker(self.tracker).uses_gpu
+
+    @property
+    def digest(self) -> str:
+        """Of the tracker and its settings: tells whose masks are in a folder."""
+        return method_digest(self.tracker, self.settings.model_dump(mode="json"))
+
+    @property
+    def marks(self) -> dict[str, str | None]:
+        """By which masks of this method are known in a folder; in every record."""
+        return {"method": self.digest, "weights": self.checkpoint and self.checkpoint.sha256}
+
+    @functools.cached_property
+    def code(self) -> str:
+        """Digest of the code that computes the masks."""
+        return code_digest(tracker_module(self.tracker), *SHARED_MODULES)
+
+    @functools.cached_property
+    def provenance(self) -> dict[str, str | None]:
+        """What the masks come from, as it is now: versions, commit, locked environment, code, weights."""
+        return {**versions(), "git": git_commit(), "lock": lock_digest(), "code": self.code}
+
+    def key(self, video: Mapping[str, object], device: str, precision: str) -> str:
+        """The key of a video: digest of settings, weights, code, device, precision, and the video's part of the manifest.
+
+        Args:
+            video: see `Manifest.tracking_view`.
+            device: "cpu" or "cuda".
+            precision: what is computed in there, see `TrackerSettings.precision_on`: settings that leave it open mean
+                another one on another GPU, whose masks must not pass for these.
+        """
+        weights = self.checkpoint and {"sha256": self.checkpoint.sha256, "config": _config_id(self.checkpoint)}
+        return data_digest(
+            {
+                "tracker": self.tracker,
+                "settings": self.settings.model_dump(mode="json"),
+                "checkpoint": weights,
+                "code": self.code,
+                "device": device,
+                "precision": precision,
+                "video": video,
+            }
+        )
+
+
+def method_digest(tracker: str, settings: Mapping[str, object]) -> str:
+    """Digest of a tracker and its resolved settings."""
+    return data_digest({"tracker": tracker, "settings": dict(settings)})
+
+
+def parse_settings(kind: type[Tracker], tracker: str, settings: Mapping[str, object]) -> TrackerSettings:
+    """Settings of a tracker, checked; raises VosflowError that names the key and what is allowed."""
+    with explain_validation(kind.Settings, f"settings of tracker {tracker}"):
+        return kind.Settings.model_validate(dict(settings))
+
+
+def parse_assignments(items: Iterable[str]) -> dict[str, object]:
+    """Settings from texts like "num_maskmem=4"; values are read as YAML. Raises VosflowError naming a wrong one."""
+    settings = {}
+    for item in items:
+        key, equals, value = item.partition("=")
+        if not equals:
+            raise VosflowError(f"not a setting: {item!r}", expected="KEY=VALUE, for instance --set num_maskmem=4")
+        settings[key] = yaml.safe_load(value)
+    return settings
+
+
+def _checkpoint(kind: type[Tracker], tracker: str, given: Mapping[str, object] | None) -> Checkpoint | None:
+    if given is None:
+        if kind.needs_checkpoint:
+            raise VosflowError(
+                f"tracker {tracker} needs a checkpoint",
+                expected="`checkpoint:` in the run, or --checkpoint FILE",
+                remedy="name one of vosflow/catalog/checkpoints.yaml, or your own file",
+            )
+        return None
+    path = Path(str(given["path"]))
+    if not path.is_file():
+        raise VosflowError(
+            "the weights are missing", path=path, remedy="fetch them (snakemake fetch_all), or mend the path"
+        )
+    found = file_digest(path)
+    if given.get("sha256") and given["sha256"] != found:
+        raise VosflowError(
+            f"the checkpoint's sha256 is {found}",
+            path=path,
+            expected=f"{given['sha256']} (checkpoint {given['id']})",
+            remedy="delete the file and fetch it again, or name the file that you mean as a checkpoint of your own",
+        )
+    return Checkpoint(id=str(given["id"]), path=path, sha256=found, config=given.get("config"))
+
+
+def _config_id(checkpoint: Checkpoint) -> str | None:
+    """A network configuration's name, or the digest of its file: a moved file stays the same configuration."""
+    config = checkpoint.config
+    return file_digest(config) if config and Path(config).is_file() else config
