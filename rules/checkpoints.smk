@@ -23,7 +23,8 @@ rule fetch_checkpoint:
         runtime=240,
     params:
         checkpoint=lambda wildcards: checkpoint_id(wildcards.file),
+        identity=lambda wildcards: checkpoint_identity(checkpoint_id(wildcards.file)),
         data=lambda wildcards: DATA,
     shell:
-        "python $VOSFLOW/scripts/fetch.py --checkpoint {params.checkpoint} --data {params.data:q} --marker {output:q}"
+        "python \"$VOSFLOW\"/scripts/fetch.py --checkpoint {params.checkpoint} --data {params.data:q} --marker {output:q}"
         " 2>&1 | tee {log:q}"

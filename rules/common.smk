@@ -8,9 +8,9 @@ sys.path.insert(0, workflow.basedir)
 from vosflow.digest import canonical_json, code_digest, file_digest
 from vosflow.errors import VosflowError
 from vosflow.review import review_results
-from vosflow.sources import FETCHED, archive_arguments, archive_file
+from vosflow.sources import FETCHED, archive_arguments, archive_file, archive_identity
 from vosflow.study import load_study
-from vosflow.weights import checkpoint_id
+from vosflow.weights import checkpoint_id, checkpoint_identity
 
 # Jobs run `python $VOSFLOW/scripts/...` with the Python that runs Snakemake, activated or not; with --sdm conda, the
 # environment of the rule comes first on the path. (Paths inside the commands would rerun everything when they change.)
@@ -45,4 +45,4 @@ wildcard_constraints:
 
 
 def run_of(wildcards):
-    return study.run(wildcards.dataset, wildcards.run)
+    return study.run(wildcards.dataset, wildcards.run, wildcards.get("made"))

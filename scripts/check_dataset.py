@@ -37,13 +37,18 @@ def main() -> int:
     console = Console()
     sound = True
     for dataset, split in splits_of(arguments.name):
-        root, lists = where_is(dataset, split, arguments.data, arguments.root, arguments.list)
-        with console.status(f"{dataset}/{split}") as status:
-            told = lambda video, name=f"{dataset}/{split}": status.update(f"{name}: {video}")  # noqa: E731
-            check = check_split(
-                dataset, split, root, lists=lists, full=arguments.full, workers=arguments.workers, told=told
-            )
-        print_check(console, f"{dataset}/{split} in {root}", check, everything=arguments.all)
+        name = f"{dataset}/{split}"
+        try:
+            root, lists = where_is(dataset, split, arguments.data, arguments.root, arguments.list)
+            with console.status(name) as status:
+                told = lambda video, name=name, status=status: status.update(f"{name}: {video}")  # noqa: E731
+                options = {"full": arguments.full, "workers": arguments.workers, "told": told}
+                check = check_split(dataset, split, root, lists=lists, **options)
+        except VosflowError as error:  # one may have some splits only
+            print(f"{name}: error: {error}", file=sys.stderr)
+            sound = False
+            continue
+        print_check(console, f"{name} in {root}", check, everything=arguments.all)
         sound = sound and check.sound
     return 0 if sound else 1
 

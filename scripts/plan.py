@@ -9,7 +9,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that the scri
 from rich.console import Console
 
 from vosflow.config import read_config
-from vosflow.errors import run_command
+from vosflow.errors import VosflowError, run_command
 from vosflow.forecast import forecast_study
 from vosflow.report.forecast import forecast_table, forecast_totals
 from vosflow.slurm import limit_warnings, partition_limits
@@ -22,7 +22,7 @@ def main() -> None:
     """Parse arguments, look at what is there, and print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--configfile", default="config.yaml", help="the study, as for snakemake")
-    parser.add_argument("--profile", default=HOUSE / "profiles/slurm/config.yaml", help="for limits of partitions")
+    parser.add_argument("--profile", default=HOUSE / "profiles/slurm", help="its partitions are compared with Slurm's")
     args = parser.parse_args()
     study = load_study(read_config(args.configfile), args.configfile)
     forecasts = forecast_study(study)
@@ -30,7 +30,12 @@ def main() -> None:
     console.print(forecast_table(forecasts))
     for line in forecast_totals(forecasts, study.config.execution):
         console.print(line, highlight=False)
-    for warning in limit_warnings(study, args.profile, partition_limits()):
+    try:
+        limits = partition_limits()
+    except VosflowError as error:
+        console.print(f"warning: partitions are not compared: {error}", highlight=False)
+        limits = {}
+    for warning in limit_warnings(study, args.profile, limits):
         console.print(f"warning: {warning}", highlight=False)
 
 

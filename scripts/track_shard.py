@@ -12,6 +12,7 @@ from vosflow.errors import run_command
 from vosflow.gpu import lease_device, limit_cpu_threads
 from vosflow.manifest import load_manifest
 from vosflow.method import Method
+from vosflow.progress import telling_failure
 from vosflow.records import write_json
 
 
@@ -30,19 +31,20 @@ def main() -> None:
 
     limit_cpu_threads(args.threads)
     given = json.loads(args.method)
-    method = Method.of(given["tracker"], given["settings"], given["checkpoint"])
-    manifest = load_manifest(args.manifest)
-    progress_file = Path(args.folder) / "progress" / f"{args.shard}-of-{args.shards}.jsonl"
-    with lease_device(args.device if method.uses_gpu else "cpu") as device:
-        record = track_shard(
-            method,
-            manifest,
-            args.folder,
-            shard=args.shard,
-            shards=args.shards,
-            device=device,
-            progress_file=progress_file,
-        )
+    progress_file = Path(args.folder) / "progress" / f"{Path(args.record).stem}.jsonl"
+    with telling_failure(progress_file):
+        method = Method.of(given["tracker"], given["settings"], given["checkpoint"])
+        manifest = load_manifest(args.manifest)
+        with lease_device(args.device if method.uses_gpu else "cpu") as device:
+            record = track_shard(
+                method,
+                manifest,
+                args.folder,
+                shard=args.shard,
+                shards=args.shards,
+                device=device,
+                progress_file=progress_file,
+            )
     write_json(args.record, record)
 
 

@@ -26,13 +26,13 @@ def main() -> None:
     console = Console(width=None if sys.stdout.isatty() else 120)
     watch.look()
     if not console.is_terminal:
-        console.print(watch.show(lines=1000), highlight=False)
+        console.print(watch.show(1000, console.width), highlight=False)
         return
-    with Live(watch.show(console.height), console=console, auto_refresh=False) as live:
+    with Live(watch.show(console.height, console.width), console=console, auto_refresh=False) as live:
         while not watch.complete:
             time.sleep(args.seconds)
             watch.look()
-            live.update(watch.show(console.height), refresh=True)
+            live.update(watch.show(console.height, console.width), refresh=True)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,9 @@ video, by key, that it is.
 
 from __future__ import annotations
 
+import functools
 import gc
+import itertools
 import sys
 import time
 import traceback
@@ -57,7 +59,16 @@ def track_shard(
     label = f"{manifest.dataset}-{manifest.split} {Path(folder).name} {shard}/{shards}"
     keys = track_videos(method, manifest, names, folder, device=device, label=label, progress_file=progress_file)
     run = RunFolder(folder)
-    finished = [{"video": name, "key": keys[name], "finished": run.read_record(name)["finished"]} for name in names]
+    records = {name: run.read_record(name) or {} for name in names}
+    for name in names:
+        if records[name].get("key") != keys[name]:
+            raise VosflowError(
+                f"video {name} was finished, but another job has begun to replace its masks by those of other settings",
+                path=run.record_path(name),
+                expected="one set of settings at a time for a run of this name",
+                remedy="let the other job end, or give one of the runs another `name:`, and run snakemake again",
+            )
+    finished = [{"video": name, "key": keys[name], "finished": records[name]["finished"]} for name in names]
     return {"format": FORMAT, "shard": shard, "shards": shards, "videos": finished}
 
 
@@ -90,18 +101,24 @@ def track_videos(
     keys = {name: method.key(manifest.tracking_view(name), device, precision) for name in videos}
     todo = [name for name in keys if not run.is_finished(name, keys[name])]
     if not todo:
-        print(f"{label or method.tracker}: all {len(keys)} videos are finished already", file=sys.stderr)
+        what = f"all {len(keys)} videos are finished already" if keys else "no videos (more shards than videos)"
+        print(f"{label or method.tracker}: {what}", file=sys.stderr)
     failures: dict[str, str] = {}
     frames = {name: len(manifest.video(name).frames.names) for name in todo}
     with ShardProgress(label or method.tracker, frames, progress_file) as progress:
         tracker = _load(method, device) if todo else None
-        for name in todo:
-            progress.start_video(name)
+        put_off: list[str] = []  # other jobs are tracking these: they have their turn when nothing else is left to do
+        for name in itertools.chain(todo, put_off):
+            wait = functools.partial(_wait, progress, run, name) if name in put_off else None
             try:
-                with run.lock(name):
+                with run.lock(name, wait) as ours:
+                    if not ours:
+                        put_off.append(name)
+                        continue
                     if run.is_finished(name, keys[name]):
                         progress.skip_video(name)
                         continue
+                    progress.start_video(name)
                     record = _track_video(tracker, Video.of(manifest, name), run, progress, device, on_masks)
                     record |= {"key": keys[name], "device": device_name, "precision": precision}
                     record |= {**method.marks, "provenance": method.provenance}
@@ -124,6 +141,11 @@ def track_videos(
     return keys
 
 
+def _wait(progress: ShardProgress, run: RunFolder, video: str) -> None:
+    begun = run.read_record(video) or {}
+    progress.wait_for_video(video, f"{begun.get('job', 'unknown')}, since {begun.get('started')}", run.lock_file)
+
+
 def _track_video(
     tracker: Tracker, video: Video, run: RunFolder, progress: ShardProgress, device: str, on_masks: OnMasks | None
 ) -> dict:
@@ -132,7 +154,8 @@ def _track_video(
     clock = time.perf_counter()
     machine.reset_peak_memory(device)
     # First the promise goes, then the masks change: a kill in between leaves an unfinished video, never a false record.
-    write_json(run.record_path(video.name), {"format": FORMAT, "video": video.name, "started": started})
+    begun = {"format": FORMAT, "video": video.name, "started": started, "job": machine.job_name()}
+    write_json(run.record_path(video.name), begun)
     expected, given = set(_expected_frames(video)), set()
     with VideoMaskWriter(run.masks, video.name, layout=video.layout, palette=video.palette()) as writer:
         for frame, masks in tracker.track(video):
@@ -191,8 +214,8 @@ def _check_masks(tracker: Tracker, video: Video, frame: str, masks: Masks) -> No
     size = (video.height, video.width)
     if video.layout == LABEL_MAPS:
         fits = isinstance(masks, np.ndarray) and masks.dtype == np.uint8 and masks.shape == size
-        fits = fits and int(masks.max(initial=0)) <= max(video.objects, default=0)
-        wanted = f"a uint8 label map {size} with ids up to {max(video.objects, default=0)}"
+        fits = fits and _are_known(masks, video.objects)
+        wanted = f"a uint8 label map {size} with ids among {[0, *video.objects]}"
     else:
         fits = isinstance(masks, Mapping) and set(masks) <= set(video.objects)
         fits = fits and all(mask.dtype == bool and mask.shape == size for mask in masks.values())
@@ -206,6 +229,14 @@ def _check_masks(tracker: Tracker, video: Video, frame: str, masks: Masks) -> No
         )
 
 
+def _are_known(label_map: np.ndarray, objects: tuple[int, ...]) -> bool:
+    """Whether a label map holds no ids but those of objects and 0."""
+    largest = max(objects, default=0)  # found in a hundredth of the time that counting takes
+    if label_map.max(initial=0) > largest:
+        return False
+    return len(objects) == largest or set(np.flatnonzero(np.bincount(label_map.ravel()))) <= {0, *objects}
+
+
 def _describe_masks(masks: object) -> str:
     if isinstance(masks, np.ndarray):
         span = f", values {masks.min()} to {masks.max()}" if masks.size else ""
@@ -217,7 +248,16 @@ def _describe_masks(masks: object) -> str:
 
 def _load(method: Method, device: str) -> Tracker:
     tracker = load_tracker(method.tracker)(method.settings, method.checkpoint, device)
-    tracker.load()
+    try:
+        tracker.load()
+    except Exception as error:
+        if not _is_out_of_memory(error):
+            raise
+        raise VosflowError(
+            f"out of memory on {device} while loading tracker {method.tracker}",
+            expected="enough memory for its weights",
+            remedy="end other programs that use the device (nvidia-smi lists them), or run on one with more memory",
+        ) from error
     return tracker
 
 
@@ -226,8 +266,9 @@ def _explain(error: BaseException, video: str, device: str) -> str:
     if isinstance(error, VosflowError):
         return str(error)
     traceback.print_exception(error)
-    if not isinstance(error, MemoryError) and type(error).__name__ != "OutOfMemoryError":
+    if not _is_out_of_memory(error):
         return f"{type(error).__name__}: {error} (traceback above)"
+    traceback.clear_frames(error.__traceback__)  # else it keeps alive what filled the memory
     gc.collect()
     if device == "cuda":
         import torch
@@ -240,3 +281,7 @@ def _explain(error: BaseException, video: str, device: str) -> str:
             remedy="run on a device with more memory, or lower image_size or num_maskmem (which changes results)",
         )
     )
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"  # torch's: it is not imported

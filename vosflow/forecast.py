@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import contextlib
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -108,21 +109,20 @@ def measure_results(results: str | Path) -> list[Measured]:
     """How fast the finished runs below a results folder were, also those of other studies."""
     measured = []
     for path in sorted(Path(results).glob("*/*/run.json")):
-        try:
+        with contextlib.suppress(VosflowError, KeyError, TypeError):  # a broken or old file is told by what needs it
             facts = read_json(path)
-        except VosflowError:
-            continue  # a broken file is told by what needs it
-        checkpoint = facts["checkpoint"] and facts["checkpoint"]["id"]
-        measured.append(_measure(facts["tracker"], checkpoint, facts["videos"]))
+            checkpoint = facts["checkpoint"] and facts["checkpoint"]["id"]
+            measured.append(_measure(facts["tracker"], checkpoint, facts["videos"]))
     return [one for one in measured if one.videos]
 
 
 def _forecast(run: Run, manifest: Manifest | None, earlier: Iterable[Measured], expected: float) -> Forecast:
-    jobs = sum(not Path(record).exists() for record in run.shard_records)
     if manifest is None:
+        jobs = sum(not Path(record).exists() for record in run.shard_records)
         seconds, basis = _estimate(run, run.dataset.frames, None, earlier, expected)
         return Forecast(run, None, run.dataset.frames, 0, 0, jobs, seconds, basis)
     done = finished_records(run, manifest)
+    jobs = sum(not _holds(record, done) for record in run.shard_records)
     own = _measure(run.tracker, run.checkpoint and run.checkpoint.id, done.values())
     left = [video for video in manifest.videos if video.name not in done]
     frames = sum(len(video.frames.names) for video in left)
@@ -130,6 +130,14 @@ def _forecast(run: Run, manifest: Manifest | None, earlier: Iterable[Measured], 
     seconds, basis = _estimate(run, frames, work, [own] if own.videos else earlier, expected)
     total = sum(len(video.frames.names) for video in manifest.videos)
     return Forecast(run, len(manifest.videos), total, len(done), total - frames, jobs, seconds, basis)
+
+
+def _holds(shard_record: str, done: Collection[str]) -> bool:
+    """Whether a shard's record is there and true: else Snakemake runs the job."""
+    try:
+        return all(item["video"] in done for item in read_json(shard_record)["videos"])
+    except (VosflowError, KeyError):
+        return False
 
 
 def _estimate(
@@ -146,7 +154,8 @@ def _estimate(
         estimate = frames * seconds / sum(one.frames for one in like)
     else:
         estimate = work * seconds / sum(one.work for one in like)
-    return estimate, f"{sum(one.videos for one in like)} videos"
+    videos = sum(one.videos for one in like)
+    return estimate, f"{videos} video{'s' * (videos != 1)}"
 
 
 def _measure(tracker: str, checkpoint: str | None, videos: Iterable[Mapping[str, Any]]) -> Measured:

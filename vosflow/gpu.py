@@ -128,9 +128,14 @@ def _try_lock(path: Path) -> int | None:
         os.fchmod(descriptor, 0o644)  # readable for other users whatever the umask
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+        held = os.stat(path).st_ino == os.fstat(descriptor).st_ino
+    except (BlockingIOError, FileNotFoundError):
+        held = False
+    if not held:  # by us, or no longer: the file was deleted before it was locked, and others lock the next one
         os.close(descriptor)
         return None
+    with contextlib.suppress(OSError):
+        os.utime(path)  # machines that clean /tmp delete what was not touched for days, also while it is locked
     return descriptor
 
 

@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import resource
+import socket
 import sys
 from pathlib import Path
 
 from vosflow.errors import VosflowError
+
+
+def job_name() -> str:
+    """Which job this is, for people who look for it: machine, process, and Slurm's number if it has one."""
+    slurm = os.environ.get("SLURM_JOB_ID")
+    return f"{socket.gethostname()}, process {os.getpid()}" + (f", Slurm job {slurm}" if slurm else "")
 
 
 def device_name(device: str) -> str:

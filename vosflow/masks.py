@@ -32,10 +32,17 @@ def read_label_map(path: str | Path) -> tuple[np.ndarray, list[int] | None]:
         The pixel values, uint8 [H, W], and the RGB palette (flat list) or None.
 
     Raises:
-        VosflowError: the file is missing, damaged, or has more than one channel or 8 bits.
+        VosflowError: the file is missing, damaged, a JPEG, or has more than one channel or 8 bits.
     """
     try:
         with Image.open(path) as image:
+            if image.format == "JPEG":
+                raise VosflowError(
+                    "the mask is a JPEG, whose values are not the ids that were saved",
+                    path=path,
+                    expected="one channel of object ids: a palette (P) or grey (L) 8-bit PNG",
+                    remedy="save masks as PNG; what was lost in a JPEG does not come back by renaming or converting it",
+                )
             if image.mode not in ("P", "L", "1"):
                 raise VosflowError(
                     f"the mask is a {image.mode} image",

@@ -65,7 +65,7 @@ class Method:
         return {**versions(), "git": git_commit(), "lock": lock_digest(), "code": self.code}
 
     def key(self, video: Mapping[str, object], device: str, precision: str) -> str:
-        """The key of a video: digest of settings, weights, code, device, precision, and the video's part of the manifest.
+        """The key of a video: digest of settings, weights, code, device, precision, and its part of the manifest.
 
         Args:
             video: see `Manifest.tracking_view`.

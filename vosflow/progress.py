@@ -6,12 +6,15 @@ import contextlib
 import json
 import sys
 import time
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from vosflow.machine import job_name
 
 TELL_SECONDS = 10  # a JSON line at least this often while frames are tracked: silence means that a job hangs or died
 
@@ -47,9 +50,6 @@ class ShardProgress:
         self._bar: Progress | None = None
 
     def __enter__(self) -> ShardProgress:
-        if self._jsonl:
-            with contextlib.suppress(OSError):
-                self._jsonl.parent.mkdir(parents=True, exist_ok=True)
         if self._stream.isatty():
             self._bar = Progress(
                 TextColumn("{task.description}"),
@@ -67,7 +67,7 @@ class ShardProgress:
     def __exit__(self, kind, error, trace) -> None:
         if self._bar:
             self._bar.stop()
-        self._event("end", videos_done=self._done_videos, failed=kind is not None)
+        self._event("end", videos_done=self._done_videos)
 
     def start_video(self, video: str) -> None:
         """A video begins."""
@@ -95,6 +95,14 @@ class ShardProgress:
                 f"{self._speed():.1f} frames/s, {left:.0f} s left"
             )
 
+    def wait_for_video(self, video: str, holder: str, lock: str | Path) -> None:
+        """Another job is tracking the video, and nothing else is left to do."""
+        self._event("video_waits", video=video, holder=holder)
+        self._say(
+            f"{self._label}: another job is tracking video {video}, waiting for it ({holder}). If that job is gone and "
+            f"its node left the lock behind: end the jobs of this run, delete {lock}, and run snakemake again"
+        )
+
     def skip_video(self, video: str) -> None:
         """Another job finished the video in the meantime."""
         self._total -= self._frames[video]
@@ -120,12 +128,25 @@ class ShardProgress:
             print(text, file=self._stream, flush=True)
 
     def _event(self, event: str, **facts: object) -> None:
-        if not self._jsonl:
-            return
-        self._told = time.monotonic()
-        line = json.dumps(
-            {"time": now(), "event": event, "run": self._label, "frames_done": self._done_frames, **facts}
-        )
-        # A full disk must be told by what writes results; this here must not hide that error with another.
-        with contextlib.suppress(OSError), open(self._jsonl, "a", encoding="utf-8") as file:
+        if self._jsonl:
+            self._told = time.monotonic()
+            _tell(self._jsonl, event, run=self._label, frames_done=self._done_frames, **facts)
+
+
+@contextlib.contextmanager
+def telling_failure(jsonl: str | Path) -> Iterator[None]:
+    """Append to the events of a shard that its job fails, if it does: perhaps before it comes to videos."""
+    try:
+        yield
+    except Exception as error:
+        _tell(Path(jsonl), "job_failed", problem=str(error) or type(error).__name__)
+        raise
+
+
+def _tell(jsonl: Path, event: str, **facts: object) -> None:
+    line = json.dumps({"time": now(), "event": event, "job": job_name(), **facts})
+    # A full disk must be told by what writes results; this here must not hide that error with another.
+    with contextlib.suppress(OSError):
+        jsonl.parent.mkdir(parents=True, exist_ok=True)
+        with open(jsonl, "a", encoding="utf-8") as file:
             file.write(line + "\n")

@@ -14,7 +14,7 @@ import json
 import os
 import sys
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 from vosflow.errors import VosflowError, cannot_write
@@ -61,28 +61,49 @@ class RunFolder:
         self.path = Path(folder)
         self.masks = Path(masks) if masks else self.path / "masks"
         self.videos = self.path / "videos"
+        self.lock_file = self.path / ".lock"
+        self.has_locks = True  # as far as is known
 
     @contextlib.contextmanager
-    def lock(self, video: str) -> Iterator[None]:
-        """Wait until no other process, on any machine that shares the disk, writes this video; then keep them off it.
+    def lock(self, video: str, wait: Callable[[], None] | None = None) -> Iterator[bool]:
+        """Keep other processes, on any machine that shares the disk, off this video; yields whether it is ours.
 
-        Whoever waited must look again whether the video is finished: where Snakemake was killed, jobs that it left on
-        a cluster go on beside those of the next one. One lock file per run; each video is a byte of it. The system
-        releases it when the process ends, however it ends. File systems without locks are trusted to be used by one
-        job at a time.
+        It is not if another process has it. With `wait` that is called then, and the lock waited for. Whoever waited
+        must look again whether the video is finished: where Snakemake was killed, jobs that it left on a cluster go on
+        beside those of the next one. One lock file per run; each video is a byte of it. The system releases it when
+        the process ends, however it ends. File systems without locks are trusted to be used by one job at a time.
         """
-        self.path.mkdir(parents=True, exist_ok=True)
         place = (1, zlib.crc32(video.encode()))  # length and start
-        with open(self.path / ".lock", "a", encoding="utf-8") as file:
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            file = open(self.lock_file, "a", encoding="utf-8")  # noqa: SIM115
+        except OSError as error:
+            raise cannot_write(self.lock_file, error) from error
+        with file:
+            ours = True
             try:
                 fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, *place)
             except OSError as error:
                 if error.errno in (errno.EACCES, errno.EAGAIN):
-                    print(f"{self.path}: another job is tracking video {video}, waiting", file=sys.stderr, flush=True)
-                    fcntl.lockf(file, fcntl.LOCK_EX, *place)
-                elif error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
+                    ours = wait is not None
+                    if wait is not None:
+                        wait()
+                        fcntl.lockf(file, fcntl.LOCK_EX, *place)
+                elif error.errno in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
+                    self._tell_of_no_locks()
+                else:
                     raise
-            yield
+            yield ours
+
+    def _tell_of_no_locks(self) -> None:
+        if self.has_locks:
+            self.has_locks = False
+            print(
+                f"{self.path}: this file system has no locks: let no two jobs track the same videos (before you start "
+                "a killed snakemake again, end the jobs that it left)",
+                file=sys.stderr,
+                flush=True,
+            )
 
     def record_path(self, video: str) -> Path:
         """File of a video's record."""

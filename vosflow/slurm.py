@@ -2,23 +2,39 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import yaml
 
+from vosflow.errors import VosflowError
 from vosflow.study import Study
 
 
 def partition_limits() -> dict[str, float | None]:
-    """{Slurm partition: longest job it allows, in minutes; None for no limit}; empty where there is no Slurm."""
+    """{Slurm partition: longest job it allows, in minutes; None for no limit}; empty where there is no Slurm.
+
+    Raises:
+        VosflowError: Slurm is there and does not answer.
+    """
     if shutil.which("sinfo") is None:
         return {}
-    answer = subprocess.run(["sinfo", "-h", "-o", "%R %l"], capture_output=True, text=True, timeout=60, check=False)
-    lines = [line.split() for line in answer.stdout.splitlines()] if answer.returncode == 0 else []
-    return {partition: parse_minutes(limit) for partition, limit in lines}
+    command = ["sinfo", "-h", "-o", "%R %l"]
+    try:
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
+    except (OSError, subprocess.SubprocessError) as error:
+        told = (getattr(error, "stderr", None) or str(error)).strip().splitlines()
+        raise VosflowError(
+            f"Slurm does not tell its partitions ({told[-1]})",
+            path=" ".join(command),
+            expected="names and time limits of partitions",
+            remedy="run it where `sinfo` answers",
+        ) from error
+    return {partition: parse_minutes(limit) for partition, limit in map(str.split, answer.splitlines())}
 
 
 def parse_minutes(limit: str) -> float | None:
@@ -32,24 +48,53 @@ def parse_minutes(limit: str) -> float | None:
 
 
 def limit_warnings(study: Study, profile: str | Path, limits: Mapping[str, float | None]) -> list[str]:
-    """Tracking jobs that would ask a partition of the profile for more time than it allows, which Slurm never starts.
+    """Tracking jobs that Slurm would refuse or never start: in no such partition, or for more time than it allows.
 
     Args:
-        profile: a Snakemake profile, e.g. profiles/slurm/config.yaml.
-        limits: see `partition_limits`.
+        profile: a Snakemake profile: its folder, or the file in it.
+        limits: see `partition_limits`; if it is empty, nothing is known.
+
+    Raises:
+        VosflowError: the profile cannot be read.
     """
-    asked = yaml.safe_load(Path(profile).read_text(encoding="utf-8"))
+    asked = _read_profile(Path(profile))
     warnings = set()
-    for run in study.runs:
+    for run in study.runs if limits else []:
         rule = "track_shard" if run.gpus else "track_shard_on_cpu"
-        resources = {**asked.get("default-resources", {}), **asked.get("set-resources", {}).get(rule, {})}
-        partition = resources.get("slurm_partition")
-        allowed = limits.get(partition)
-        longest = run.time_limit * (1 + asked.get("retries", 0))
-        if "runtime" in asked.get("set-resources", {}).get(rule, {}) or allowed is None or longest <= allowed:
+        own = asked["set-resources"].get(rule, {})
+        partition = {**asked["default-resources"], **own}.get("slurm_partition")
+        partitions = str(partition or "").split(",")  # Slurm takes the first that can start the job
+        unknown = [name for name in partitions if name and name not in limits]
+        if unknown:
+            warnings.add(
+                f"{rule}: Slurm has no partition {', '.join(unknown)}, its partitions are {', '.join(sorted(limits))}: "
+                f"set slurm_partition in {profile}"
+            )
             continue
+        runtime = own.get("runtime", run.time_limit * (1 + asked["retries"]))
+        allowed = min(limits.get(name) or math.inf for name in partitions)
+        if not isinstance(runtime, int) or runtime <= allowed:  # how expressions are read is Snakemake's
+            continue
+        why = "as its `runtime` says" if "runtime" in own else f"{run.time_limit}, more when retried"
         warnings.add(
-            f"{rule} asks for up to {longest} minutes ({run.time_limit}, more when retried), but partition {partition} "
-            f"allows {allowed:.0f}: set its `runtime` in {profile}, or lower minutes_per_job"
+            f"{rule} asks for up to {runtime} minutes ({why}), but partition {partition} allows {allowed:.0f}: "
+            f"set its `runtime` in {profile}, or lower minutes_per_job"
         )
     return sorted(warnings)
+
+
+def _read_profile(path: Path) -> dict[str, Any]:
+    """The keys of a profile that matter here, with what Snakemake takes where they are not given."""
+    file = path / "config.yaml" if path.is_dir() else path
+    try:
+        given = yaml.safe_load(file.read_text(encoding="utf-8"))
+        maps = {key: given.get(key) or {} for key in ("default-resources", "set-resources")}
+        if not all(isinstance(found, dict) for found in (maps, *maps.values(), *maps["set-resources"].values())):
+            raise ValueError("default-resources or set-resources is no mapping")
+        return {**maps, "retries": int(given.get("retries", 0))}
+    except (OSError, ValueError, TypeError, AttributeError, yaml.YAMLError) as error:
+        raise VosflowError(
+            f"not a readable profile ({error})",
+            path=file,
+            expected="a profile written like profiles/slurm/config.yaml: its folder, or the file",
+        ) from error

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
+import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from vosflow.catalog import (
+    Archive,
     Dataset,
     FolderDataset,
     RemoteFile,
@@ -27,8 +28,10 @@ from vosflow.errors import VosflowError
 from vosflow.evaluation.protocols import BUILT_IN, load_protocol
 from vosflow.manifest import LABEL_MAPS, PER_OBJECT
 
+DATA = "data"  # where downloads are if nobody says otherwise
 FETCHED = ".fetched"  # suffix of the marker beside a file that was fetched and checked
-DATA_SUFFIXES = (".jpg", ".jpeg", ".png", ".txt", ".json")
+LIST_SUFFIXES = (".txt", ".json")
+DATA_SUFFIXES = (".jpg", ".jpeg", ".png", *LIST_SUFFIXES)
 MANY_FRAMES = 5_000  # in a split that is read by several processes
 FRAMES_PER_VIDEO = 70  # a guess for planning shards where the catalog knows no number of frames
 
@@ -44,6 +47,7 @@ class DatasetSource:
         lists: files that the publisher ships apart from its archives, by role (see `vosflow.catalog.Split.lists`).
         folder: the description of a user's own dataset, else None.
         watched: a user's folders, in which files may come, go or change.
+        beside: folders near them whose lists and meta files are watched, too.
         frames: estimated number of frames, for planning.
         adapter: the module of `vosflow.datasets` that reads it.
     """
@@ -59,6 +63,7 @@ class DatasetSource:
     watched: tuple[str, ...]
     frames: int
     adapter: str
+    beside: tuple[str, ...] = ()
 
     @property
     def arguments(self) -> list[str]:
@@ -72,7 +77,7 @@ class DatasetSource:
     @property
     def state(self) -> str:
         """Digest of the watched folders; read from disk when asked for, so not in every job."""
-        return _folder_state(self.watched)
+        return _folder_state(self.watched, self.beside)
 
     @property
     def workers(self) -> int:
@@ -104,12 +109,28 @@ def archive_file(data: str, dataset: str, archive: str) -> str:
     return f"{data}/downloads/{find_archive(dataset, archive).file}"
 
 
+def import_command(what: str, data: str | Path, *arguments: str) -> str:
+    """The command that imports `what` into the folder `data`, to be typed by a user."""
+    place = () if Path(data) == Path(DATA) else ("--data", str(data))
+    return f"python scripts/fetch.py {shlex.join(['--import', what, *arguments, *place])}"
+
+
 def archive_arguments(file: str) -> list[str]:
     """Arguments of scripts/fetch.py for the dataset file that is called `file` in the catalog."""
+    dataset, archive, _ = _archive_called(file)
+    return ["--dataset", dataset, "--archive", archive]
+
+
+def archive_identity(file: str) -> str:
+    """Digest of what the file is compared with; if the catalog is corrected, what was fetched is checked again."""
+    return data_digest(_archive_called(file)[2].identity)
+
+
+def _archive_called(file: str) -> tuple[str, str, Archive]:
     for dataset, entry in load_datasets().items():
         for archive, facts in entry.archives.items():
             if facts.file == file:
-                return ["--dataset", dataset, "--archive", archive]
+                return dataset, archive, facts
     raise VosflowError("no dataset of the catalog has this file", path=file, remedy="python scripts/fetch.py --list")
 
 
@@ -159,8 +180,11 @@ def _catalog_dataset(config: Config, name: str) -> DatasetSource:
     given = config.paths.datasets.get(dataset)
     lists = {role: f"{data}/downloads/{entry.archives[archive].file}" for role, archive in facts.lists.items()}
     if given is not None:
-        watched = _existing_folders([given], f"paths.datasets.{dataset}")
+        _existing_folders([given], f"paths.datasets.{dataset}")
         root, requires = _root_below(given, entry, split), ()
+        watched = (root,)  # not all of what was given: other splits and datasets may be in it, with millions of files
+        tops = (given, str(Path(root).parent))
+        beside = (*tops, *(f"{top}/train" for top in tops))  # YouTube-VOS names the seen categories there
         for role, archive in facts.lists.items():
             places = (given, root, *(f"{given}/{name}" for name in facts.archives))
             found = _find_beside(places, entry.archives[archive])
@@ -173,7 +197,7 @@ def _catalog_dataset(config: Config, name: str) -> DatasetSource:
     else:
         root = str(entry.root(split, f"{data}/datasets/{dataset}"))
         markers = [f"{data}/datasets/{dataset}/{archive}.json" for archive in facts.archives]
-        watched = (root,) if any(_imported(marker) for marker in markers) else ()
+        watched, beside = ((root,) if any(_imported(marker) for marker in markers) else ()), ()
         markers = markers or [f"{data}/datasets/{dataset}.json"]
         requires = (*markers, *(file + FETCHED for file in lists.values()))
     return DatasetSource(
@@ -188,6 +212,7 @@ def _catalog_dataset(config: Config, name: str) -> DatasetSource:
         watched=watched,
         frames=facts.frames or (facts.videos or 1) * FRAMES_PER_VIDEO,
         adapter=facts.adapter,
+        beside=beside,
     )
 
 
@@ -315,8 +340,10 @@ def _existing_folders(folders: Iterable[str], key: str) -> tuple[str, ...]:
     return folders
 
 
-def _folder_state(folders: Iterable[str]) -> str:
+def _folder_state(folders: Iterable[str], beside: Iterable[str] = ()) -> str:
     """Digest of the names, sizes and modification times of all data files below `folders`, links followed.
+
+    And of the lists and meta files that lie directly in the folders `beside`.
 
     What comes, goes or is overwritten changes it; then the manifest is written again, and its digests of contents
     decide which videos really changed.
@@ -333,8 +360,17 @@ def _folder_state(folders: Iterable[str]) -> str:
             for name in files:
                 if name.lower().endswith(DATA_SUFFIXES):
                     path = os.path.join(place, name)
-                    size, time = -1, -1  # a dangling or circular link: named when the manifest is written
-                    with contextlib.suppress(OSError):
-                        size, time = os.stat(path).st_size, os.stat(path).st_mtime_ns
-                    found.append((os.path.relpath(path, folder), size, time))
+                    found.append((os.path.relpath(path, folder), *_size_and_time(path)))
+    for folder in beside:
+        for path in Path(folder).glob("*.*") if Path(folder).is_dir() else ():
+            if path.name.lower().endswith(LIST_SUFFIXES):
+                found.append((str(path), *_size_and_time(path)))
     return data_digest(sorted(found))
+
+
+def _size_and_time(path: str | Path) -> tuple[int, int]:
+    try:
+        found = os.stat(path)
+    except OSError:  # a dangling or circular link: named when the manifest is written
+        return -1, -1
+    return found.st_size, found.st_mtime_ns

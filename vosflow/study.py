@@ -14,10 +14,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from vosflow.catalog import find_split
 from vosflow.config import MOST_SHARDS, Config, RunConfig, parse_config
 from vosflow.digest import code_digest, data_digest, file_digest
 from vosflow.errors import VosflowError
 from vosflow.evaluation.protocols import load_protocol
+from vosflow.manifest import INSTANCES
 from vosflow.method import SHARED_MODULES, parse_settings
 from vosflow.sources import DatasetSource, check_names, dataset_source
 from vosflow.submission.formats import find_format
@@ -163,9 +165,25 @@ class Study:
                 remedy="give the runs different names (`name:`)",
             )
 
-    def run(self, dataset: str, run: str) -> Run:
-        """The run in the folder `{dataset}/{run}`."""
-        return self._by_id[dataset, run]
+    def run(self, dataset: str, run: str, made: str | None = None) -> Run:
+        """The run in the folder `{dataset}/{run}`.
+
+        Args:
+            made: what the run is thought to be made from. A job on a cluster reads the config again when it starts: if
+                it was edited meanwhile, the job would write masks of other settings under the name of these.
+
+        Raises:
+            VosflowError: the run is made from something else by now.
+        """
+        found = self._by_id[dataset, run]
+        if made not in (None, found.made):
+            raise VosflowError(
+                "settings, weights or code of this run were edited after its jobs were planned",
+                path=found.folder,
+                expected=f"what it was planned with ({made}, and now it is {found.made})",
+                remedy="let snakemake end, or interrupt it, and start it again",
+            )
+        return found
 
     def dataset(self, dataset: str) -> DatasetSource:
         """The dataset split whose folder below results is called `dataset`."""
@@ -239,7 +257,15 @@ class Study:
 
     def _dataset_source(self, name: str) -> DatasetSource:
         if name not in self._datasets:
-            self._datasets[name] = dataset_source(self.config, name)
+            source = dataset_source(self.config, name)
+            if source.folder is None and find_split(source.dataset, source.split).layout == INSTANCES:
+                raise VosflowError(
+                    "no masks are given here: methods propose objects themselves, which no tracker of vosflow does",
+                    path=f"runs.dataset: {name}",
+                    expected="a dataset with given masks",
+                    remedy="score a JSON file of instances that another program made: scripts/evaluate.py --help",
+                )
+            self._datasets[name] = source
         return self._datasets[name]
 
 

@@ -8,8 +8,9 @@ from pathlib import Path
 import vosflow
 from vosflow.catalog import CheckpointEntry, find_checkpoint, load_checkpoints
 from vosflow.config import Config
+from vosflow.digest import data_digest
 from vosflow.errors import VosflowError
-from vosflow.sources import FETCHED
+from vosflow.sources import FETCHED, import_command
 from vosflow.trackers.base import Tracker
 
 HOUSE = Path(vosflow.__file__).resolve().parents[1]
@@ -83,7 +84,7 @@ def _catalog_checkpoint(config: Config, name: str, entry: CheckpointEntry) -> Ch
                 "these weights are a pickle, which may run code when it is read",
                 path=f"paths.checkpoints.{name}",
                 expected=f"{entry.weights_file}, converted from it",
-                remedy=f"python scripts/fetch.py --import {given} --checkpoint {name}, and remove the key",
+                remedy=f"{import_command(given, config.paths.data, '--checkpoint', name)}; and remove the key",
             )
         found = _existing(given, f"paths.checkpoints.{name}")
         return CheckpointSource(name, found, network, None if entry.path else sha256, given)
@@ -100,6 +101,11 @@ def checkpoint_id(file: str) -> str:
         if entry.file == file and entry.path is None:
             return name
     raise VosflowError("no checkpoint of the catalog has this file", path=file, remedy="python scripts/fetch.py --list")
+
+
+def checkpoint_identity(checkpoint: str) -> str:
+    """Digest of what the weights are compared with; if the catalog is corrected, what was fetched is checked again."""
+    return data_digest(find_checkpoint(checkpoint).identity)
 
 
 def _existing(path: str, key: str) -> str:

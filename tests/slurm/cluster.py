@@ -15,7 +15,6 @@ import socket
 import subprocess
 import sys
 import tempfile
-import textwrap
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -240,11 +239,13 @@ def main() -> None:
     reason = why_not()
     if reason:
         sys.exit(reason)
+    for end in (signal.SIGHUP, signal.SIGTERM):  # the terminal was closed: end the daemons, too
+        signal.signal(end, lambda *_: sys.exit(1))
     with Cluster() as cluster:
         print(
-            textwrap.dedent(f"""
-            A Slurm with nodes {" and ".join(NODES)} is up; logs in {cluster.folder}. It ends with this shell.
-            """)
+            f"A Slurm with nodes {' and '.join(NODES)} is up; logs in {cluster.folder}. It ends with this shell.\n"
+            "If your shell's start-up files changed PATH: source .venv/bin/activate",
+            flush=True,
         )
         subprocess.run([os.environ.get("SHELL", "/bin/sh")], env=cluster.environment, check=False)
 

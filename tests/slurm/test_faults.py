@@ -94,12 +94,16 @@ def test_the_jobs_of_a_dead_node_go_to_another(study):
 def test_a_killed_snakemake_goes_on_beside_the_jobs_that_it_left(study):
     process = start_held(study, 2, videos="b")
     study.wait(process, lambda: len(study.times("started")) == 2, "both shards are at work")
+    old = set(study.times("started"))
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     assert "unlock" in study.snakemake("track_all", "--profile", "slurm", check=False).stdout
     study.snakemake("--unlock")
     again = study.start("track_all")
-    waiting = f"results/toy-val/{RUN}: another job is tracking video"
+    study.wait(again, lambda: len(study.times("started")) == 4, "the new jobs took the other videos of both shards")
+    new = set(study.times("started")) - old
+    study.release(*new)
+    waiting = "another job is tracking video"
     logs = study.folder / f"results/toy-val/{RUN}/logs"
     study.wait(
         again,

@@ -79,7 +79,10 @@ def test_void_is_no_object_in_davis(tmp_path):
 
 
 def test_gaps_in_object_ids_are_kept(tmp_path):
-    assert davis(make_davis_tree(tmp_path, {"bear": (1, 3)})).video("bear").objects == (1, 3)
+    manifest = davis(make_davis_tree(tmp_path, {"bear": (1, 3), "cows": (1, 2)}))
+    assert manifest.video("bear").objects == (1, 3)
+    (note,) = [note for note in manifest.notes if "J = F = 1" in note]
+    assert note.startswith("bear: the first frame has no object 2, but a larger id")
 
 
 def test_later_object_is_a_note(tmp_path):

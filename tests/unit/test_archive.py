@@ -240,3 +240,42 @@ def test_killed_extraction_leaves_nothing_under_the_name(tmp_path):
     done = subprocess.run(script, capture_output=True, text=True)
     assert done.returncode == 0 and "2 files" in done.stderr
     assert content(folder) == FILES and names_in(tmp_path) == ["data", "data.json", "data.zip"]
+
+
+def test_two_processes_extract_once(tmp_path):
+    """The second waits for the first, and takes what it made."""
+    archive, folder, marker = make_zip(tmp_path / "data.zip", FILES), tmp_path / "data", tmp_path / "data.json"
+    code = (
+        "import sys, time; from vosflow.datasets import archive; whole = archive._extract\n"
+        "def slowly(*paths):\n    print('extracting', flush=True); time.sleep(1); return whole(*paths)\n"
+        "archive._extract = slowly; archive.extract_archive(*sys.argv[1:])"
+    )
+    command = [sys.executable, "-c", code, archive, folder, marker]
+    first = subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True)
+    assert first.stdout.readline() == "extracting\n"
+    second = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
+    assert first.wait() == 0 and second.returncode == 0, second.stderr
+    assert second.stdout == ""
+    assert content(folder) == FILES and names_in(tmp_path) == ["data", "data.json", "data.zip"]
+
+
+def test_extracted_again_where_that_is_asked_for(tmp_path):
+    archive, folder = make_zip(tmp_path / "data.zip", FILES), tmp_path / "data"
+    extract(archive, folder)
+    (folder / "DAVIS/ImageSets/val.txt").write_bytes(b"changed")
+    extract(archive, folder)
+    assert content(folder) == FILES
+
+
+def test_a_folder_of_other_things_is_not_replaced(tmp_path):
+    """Somebody may mean "unpack it in here": nothing of theirs is removed."""
+    archive, folder = make_zip(tmp_path / "data.zip", FILES), tmp_path / "mine"
+    folder.mkdir()
+    (folder / "thesis.tex").write_text("years of work")
+    script = [sys.executable, REPOSITORY / "scripts/extract_archive.py", archive, "--folder"]
+    done = subprocess.run([*script, folder], capture_output=True, text=True)
+    assert done.returncode == 1 and "the folder holds something else" in done.stderr
+    assert (folder / "thesis.tex").read_text() == "years of work"
+    for _ in range(2):  # what it made itself, it replaces
+        done = subprocess.run([*script, tmp_path / "new"], capture_output=True, text=True)
+        assert done.returncode == 0 and content(tmp_path / "new") == FILES

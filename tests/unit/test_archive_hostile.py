@@ -182,3 +182,31 @@ def test_one_member(tmp_path):
     (tmp_path / "no.zip").write_bytes(b"<html>")
     with pytest.raises(VosflowError, match="damaged or cannot be read"):
         extract_member(tmp_path / "no.zip", "a", tmp_path / "a")
+
+
+def test_links_with_bytes_that_no_path_has(tmp_path):
+    """A zero byte (written as a pax header), bytes that are not UTF-8, and a path of 5 MB."""
+    link, data = tar_member("link", kind=tarfile.SYMTYPE, link="a")
+    link.pax_headers = {"linkpath": "a\0b"}
+    broken = [make_tar(tmp_path / "zero.tar", [(link, data)], "w:")]
+    for name, target in (("bytes.zip", b"\xff\xfe"), ("long.zip", b"a" * 5_000_000)):
+        info = zipfile.ZipInfo("link")
+        info.create_system, info.external_attr = 3, 0o120777 << 16
+        with zipfile.ZipFile(tmp_path / name, "w", zipfile.ZIP_DEFLATED) as file:
+            file.writestr(info, target)
+        broken.append(tmp_path / name)
+    for archive in broken:
+        with pytest.raises(VosflowError, match="damaged or cannot be read"):
+            extract(archive, tmp_path / "data")
+        assert_nothing_is_left(tmp_path / "data")
+
+
+def test_zip_with_names_that_are_no_names(tmp_path):
+    """A name of no letters; a name that says it is UTF-8 and is not."""
+    archive = make_zip(tmp_path / "data.zip", {"abcdé": b"1"})
+    name, data = "abcdé".encode(), archive.read_bytes()
+    for instead in (b"\0" + name[1:], b"\xff" + name[1:]):
+        archive.write_bytes(data.replace(name, instead))
+        for read in (member_names, lambda path: extract(path, tmp_path / "data")):
+            with pytest.raises(VosflowError):
+                read(archive)

@@ -209,6 +209,7 @@ def test_published_j_and_f_agree_with_their_mean():
         ("README prints 92.9, a typo", "note"),
         ("two users get 82.1", "note"),
         ("contradicts the paper of its authors", "not_comparable"),  # SeC's table on SAM2Long
+        ("with which settings (iou_thre) is not said", "not_comparable"),
     ],
 )
 def test_corrections_of_what_circulates_stand_beside_the_numbers(word, where):

@@ -168,6 +168,9 @@ def test_command(tmp_path):
     done = run("davis2017/val", "--data", tmp_path / "data", "--workers", "1")
     assert done.returncode == 1, done.stderr
     assert "not as published" in done.stdout and "1999" in done.stdout and "104 by its publisher" in done.stdout
+    every = run("davis2017", "--data", tmp_path / "data", "--workers", "1")  # train.txt is missing, val is checked
+    assert every.returncode == 1 and "davis2017/train: error:" in every.stderr
+    assert "104 by its publisher" in every.stdout
     demo = run("demo", "--root", tmp_path / "nowhere")
     assert demo.returncode == 1 and "the folder is missing" in demo.stderr and "Traceback" not in demo.stderr
     unknown = run("davis2o17/val")

@@ -73,6 +73,12 @@ def test_the_interval_is_that_of_resampled_videos():
     assert found.interval == pytest.approx(tuple(np.quantile(drawn, [0.025, 0.975])), abs=0.004)
 
 
+def test_as_many_videos_are_drawn_as_there_are():
+    """Of four videos one has a difference: it is drawn three times or more with a probability of 13 / 256."""
+    other = {(video, 1): 0.5 for video in "abcd"}
+    assert columns(made({**other, ("a", 1): 0.9}), made(other))["J-Mean"].interval == pytest.approx((0.0, 0.3))
+
+
 def test_it_is_seeded():
     objects = random_objects()
     pair = made(objects), made({key: value**2 for key, value in objects.items()})

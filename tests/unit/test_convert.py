@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import pickle
 import subprocess
 import sys
+import zipfile
 from collections import OrderedDict
 from pathlib import Path
 
@@ -112,3 +114,20 @@ def test_script(tmp_path):
     done = subprocess.run([*command, "--drop-unknown"], capture_output=True, text=True)
     assert done.returncode == 0 and "2 tensors" in done.stderr and "left out: posix.system" in done.stderr
     assert (tmp_path / "tapir.safetensors").exists() and not (tmp_path / "victim").exists()
+
+
+def test_torchscript_is_refused(tmp_path, capsys, monkeypatch):
+    """Its program would be read by torch itself, past the check of names."""
+    with zipfile.ZipFile(tmp_path / "model.pt", "w") as file:
+        for name in ("data.pkl", "constants.pkl", "version"):
+            file.writestr(f"model/{name}", b"")
+    monkeypatch.setattr(torch, "load", lambda *arguments, **options: pytest.fail("torch read it"))
+    convert._convert_here(str(tmp_path / "model.pt"), str(tmp_path / "model.safetensors"), False)
+    assert "a TorchScript archive" in json.loads(capsys.readouterr().out)["error"]
+
+
+def test_tensors_that_would_have_one_name(tmp_path, capsys):
+    torch.save({"a/b": torch.ones(1), "a": {"b": torch.zeros(1)}}, tmp_path / "model.pt")
+    convert._convert_here(str(tmp_path / "model.pt"), str(tmp_path / "model.safetensors"), False)
+    assert "two of its tensors would have the same name" in json.loads(capsys.readouterr().out)["error"]
+    assert not (tmp_path / "model.safetensors").exists()

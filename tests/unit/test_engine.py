@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import textwrap
 import time
+import weakref
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,7 +20,7 @@ import pytest
 from PIL import Image
 
 from tests.unit.clips import make_videos
-from vosflow import mask_writer, masks
+from vosflow import engine, mask_writer, masks
 from vosflow.engine import track_shard, track_videos
 from vosflow.errors import VosflowError
 from vosflow.manifest import PER_OBJECT, save_manifest
@@ -161,29 +163,6 @@ def test_masks_of_other_settings_make_a_record_false(toy):
     assert withdraw_false_records(folder, [path]) == ["b"]
 
 
-def test_a_video_that_another_job_is_tracking_is_waited_for(toy, tmp_path, capfd):
-    manifest, folder = toy
-    save_manifest(manifest, tmp_path / "manifest.json")
-    job = start_slow_job(tmp_path, folder, pause=0.05)
-    wait_for(folder, ".*.writing.b/00001.png", job)
-    track_videos(Method.of("tests.unit.test_engine:ToyTracker", {"shift": 1}), manifest, ["b"], folder)
-    assert "another job is tracking video b, waiting" in capfd.readouterr().err
-    assert ToyTracker.tracked == [], "the other job finished it"
-    job.wait()
-
-
-def test_a_killed_process_leaves_no_lock(toy, tmp_path):
-    manifest, folder = toy
-    save_manifest(manifest, tmp_path / "manifest.json")
-    job = start_slow_job(tmp_path, folder, pause=0.2)
-    wait_for(folder, ".*.writing.b/00001.png", job)
-    job.send_signal(signal.SIGKILL)
-    job.wait()
-    track_videos(Method.of(TOY), manifest, ["b"], folder)
-    assert ToyTracker.tracked == ["b"], "the lock of a killed process is gone"
-    assert not list((folder / "masks").glob(".*")), "and so is what it left"
-
-
 def test_copied_results_stay_finished(toy):
     """Copying changes modification times; complete folders must still count as finished."""
     manifest, folder = toy
@@ -287,12 +266,44 @@ def test_out_of_memory_is_told_and_the_others_go_on(toy, monkeypatch):
     assert finished(folder) == ["b"]
 
 
+def test_what_filled_the_memory_is_gone_before_the_next_video(toy, monkeypatch):
+    manifest, folder = toy
+    held, collected = [], []
+
+    def hungry(self, video):
+        tensors = np.zeros(100)
+        held.append(weakref.ref(tensors))
+        raise MemoryError
+        yield tensors
+
+    monkeypatch.setattr(ToyTracker, "track", hungry)
+    monkeypatch.setattr(engine.gc, "collect", lambda: collected.append(held[-1]()))
+    with pytest.raises(VosflowError, match="out of memory on cpu while tracking video a"):
+        track_videos(Method.of(TOY), manifest, ["a"], folder)
+    assert collected == [None]
+
+
+def test_out_of_memory_while_loading_is_told(toy, monkeypatch):
+    manifest, folder = toy
+
+    class OutOfMemoryError(RuntimeError):
+        """As torch raises it."""
+
+    def load(self):
+        raise OutOfMemoryError
+
+    monkeypatch.setattr(ToyTracker, "load", load)
+    with pytest.raises(VosflowError, match="out of memory on cpu while loading tracker"):
+        track_videos(Method.of(TOY), manifest, ["a", "b"], folder)
+    assert finished(folder) == []
+
+
 @pytest.mark.parametrize(
     ("bad", "words"),
     [
         (lambda video: np.zeros((3, 3), np.uint8), r"unusable masks .* uint8 \(3, 3\), values 0 to 0"),
         (lambda video: np.zeros((video.height, video.width), np.int64), "unusable masks .* int64"),
-        (lambda video: np.full((video.height, video.width), 9, np.uint8), "values 9 to 9\n.*ids up to 2"),
+        (lambda video: np.full((video.height, video.width), 9, np.uint8), r"values 9 to 9\n.*among \[0, 1, 2\]"),
         (lambda video: {1: np.zeros((video.height, video.width), bool)}, "{1: bool"),
         (lambda video: None, "a NoneType"),
     ],
@@ -303,6 +314,19 @@ def test_unusable_masks_of_a_tracker_are_refused(toy, monkeypatch, bad, words):
     monkeypatch.setattr(ToyTracker, "track", lambda self, video: iter([(video.frame_names[0], bad(video))]))
     with pytest.raises(VosflowError, match=words):
         track_videos(Method.of(TOY), manifest, ["a"], folder)
+
+
+@pytest.mark.parametrize(("present", "known"), [((0, 2), True), ((2,), True), ((0, 1, 2), False), ((1,), False)])
+def test_ids_between_those_of_the_objects_are_refused(toy, monkeypatch, present, known):
+    """Object 1 is not there: 2 is the only one."""
+    manifest, folder = toy
+    video = replace(manifest.video("a"), objects=(2,), prompts=manifest.video("a").prompts[1:])
+    label_map = np.resize(np.array(present, np.uint8), (video.height, video.width))
+    frames = video.frames.names
+    monkeypatch.setattr(ToyTracker, "track", lambda self, video: iter([(name, label_map) for name in frames]))
+    with contextlib.nullcontext() if known else pytest.raises(VosflowError, match=r"ids among \[0, 2\]"):
+        track_videos(Method.of(TOY), replace(manifest, videos=(video,)), ["a"], folder)
+    assert (finished(folder) == ["a"]) == known
 
 
 @pytest.mark.parametrize(
@@ -359,7 +383,9 @@ def test_the_key_names_everything_that_matters(toy, tmp_path):
         protocol=None,
         videos=tuple(replace(video, ground_truth=None, ground_truth_content="x") for video in manifest.videos),
     )
-    assert Method.of(TOY).key(rescored.tracking_view("a"), "cpu", "float32") == base, "ground truth and place do not matter"
+    assert Method.of(TOY).key(rescored.tracking_view("a"), "cpu", "float32") == base, (
+        "ground truth and place do not matter"
+    )
 
 
 def test_weights_are_checked_by_sha256(tmp_path, monkeypatch):

@@ -145,19 +145,28 @@ JOB = """
 """
 
 
-@pytest.mark.parametrize("slow", ['(Video, "read_frame")', '(VideoMaskWriter, "_save")'], ids=["reading", "writing"])
-def test_sigkill_while_threads_are_at_work(reader, tmp_path, slow):
-    """Killed while the second video's frames are being read, or its masks written: the first one stays."""
+@pytest.mark.parametrize(
+    ("slow", "kill"),
+    [
+        ('(Video, "read_frame")', signal.SIGKILL),
+        ('(VideoMaskWriter, "_save")', signal.SIGKILL),
+        ('(VideoMaskWriter, "_save")', signal.SIGINT),
+    ],
+    ids=["killed while reading", "killed while writing", "interrupted while writing"],
+)
+def test_a_job_that_is_ended_while_threads_are_at_work(reader, tmp_path, slow, kill):
+    """In the second video: the first one stays, and an interrupted job, which may, leaves nothing half done."""
     manifest, folder = reader
     save_manifest(manifest, tmp_path / "manifest.json")
     tracker = "tests.unit.test_engine_threads:ReaderTracker"
     fill = {"path": [str(HOUSE)], "manifest": str(tmp_path / "manifest.json"), "folder": str(folder)}
     code = textwrap.dedent(JOB).format(slow=slow, tracker=tracker, **fill)
-    job = subprocess.Popen([sys.executable, "-c", code], cwd=HOUSE)
+    job = subprocess.Popen([sys.executable, "-c", code], cwd=HOUSE, stderr=subprocess.DEVNULL)
     wait_for(folder, ".*.writing.c/00001.png", job)
-    job.send_signal(signal.SIGKILL)
-    job.wait()
+    job.send_signal(kill)
+    assert job.wait(30) != 0
     assert finished(folder) == ["b"] and not (folder / "masks/c").exists()
+    assert bool(list((folder / "masks").glob(".*"))) == (kill == signal.SIGKILL)
     track_shard(Method.of(tracker), manifest, folder, shard=1, shards=1)
     track_shard(Method.of(tracker), manifest, tmp_path / "undisturbed", shard=1, shards=1)
     assert all_bytes(folder) == all_bytes(tmp_path / "undisturbed")

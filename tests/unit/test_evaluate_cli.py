@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 from tests.unit.scored_clips import HEIGHT, WIDTH, davis2017_clips, disc, paint, save_label_map, write_clips
+from tests.unit.scored_folders import score_objects
 from tests.unit.test_ytvis import found, square, truth, write
 from vosflow.errors import VosflowError
 from vosflow.evaluation import table
@@ -151,6 +152,8 @@ def test_instances_from_two_files(tmp_path):
     assert done.returncode == 0, done.stderr
     assert re.search(r"AR@100 +100\.0", done.stdout) and re.search(r"AR-small +100\.0", done.stdout)
     assert re.search(r"AP-large +-", done.stdout)  # no such object
+    in_folder = evaluate_run(annotated_folder(annotations, protocol="uvo"), tmp_path)
+    assert in_folder.summary.totals["AR@100"] == 1.0
     (tmp_path / "list.txt").write_text("v1")
     with pytest.raises(VosflowError, match="takes all of its videos from the annotations"):
         annotated_folder(annotations, protocol="uvo", videos=tmp_path / "list.txt")
@@ -192,6 +195,50 @@ def test_bad_label_maps_are_named(tmp_path, protocol):
     assert f"{annotations}: no video to score" in fails(annotations, predictions, protocol)
 
 
+@pytest.mark.parametrize("protocol", LABEL_MAP_PROTOCOLS)
+def test_what_is_no_label_map_is_refused(tmp_path, protocol):
+    clip = [paint((1, disc(60, 80 + 9 * t, 30))) for t in range(5)]
+    annotations, predictions = write_clips(tmp_path, {"a": (clip, clip)})
+    path = predictions / "a/00002.png"
+    Image.fromarray(clip[2]).save(path, format="JPEG")
+    assert f"{path}: the mask is a JPEG" in fails(annotations, predictions, protocol)
+    if protocol != "vos-benchmark":  # where each value is an object
+        probabilities = np.where(clip[2] == 1, np.arange(WIDTH) % 256, 0).astype(np.uint8)
+        save_label_map(path, probabilities)
+        message = fails(annotations, predictions, protocol)
+        assert f"{path}: the prediction has" in message and len(message) < 700
+
+
+def test_nothing_of_the_right_name_is_no_empty_prediction(clips, tmp_path):
+    masks = np.ones((9, 9), bool)
+    score_objects(tmp_path / "o", {"v": {0: ({t: masks for t in range(4)}, {t: masks for t in range(1, 3)})}})
+    folders = {"davis2017": clips, "sav": (tmp_path / "o/Annotations", tmp_path / "o/predictions")}
+    for protocol, (truth_folder, predictions) in folders.items():
+        manifest = annotated_folder(truth_folder, protocol=protocol)
+        for path in list(predictions.rglob("*.png")):
+            path.rename(path.with_name(f"000{path.name}"))
+        with pytest.raises(VosflowError, match="lacks .* masks: .*00001.png") as error:
+            evaluate_run(manifest, predictions, strict=False)
+        assert "--no-strict" not in error.value.remedy
+        with pytest.raises(VosflowError, match="videos have no prediction") as error:
+            evaluate_run(manifest, predictions.parent, strict=False)
+        assert "sub-folder" in error.value.remedy
+
+
+@pytest.mark.parametrize("number", [0, 300])
+def test_ids_that_no_label_map_holds(clips, number):
+    (clips[0].parent / "meta.json").write_text(
+        json.dumps({"videos": {name: {"objects": {"1": {}, str(number): {}}} for name in ("gap", "void", "late")}})
+    )
+    assert f"has an object {number}, which no label map can hold" in fails(*clips, "mosev2")
+
+
+def test_a_mark_before_the_list_of_videos(clips, tmp_path):
+    (tmp_path / "val.txt").write_bytes(b"\xef\xbb\xbfgap\r\nvoid\r\n")
+    manifest = annotated_folder(clips[0], protocol="davis2017", videos=tmp_path / "val.txt")
+    assert [video.name for video in manifest.videos] == ["gap", "void"]
+
+
 def test_extra_ids_are_an_error_or_ignored(tmp_path):
     clip = [paint((1, disc(60, 80 + 9 * t, 30))) for t in range(5)]
     guess = [paint((1, disc(60, 80 + 9 * t, 30)), (4, disc(20, 200, 9))) for t in range(5)]
@@ -213,7 +260,8 @@ def test_a_protocol_of_another_layout(clips, tmp_path):
         evaluate_run(annotated_folder(clips[0], protocol="davis2017"), clips[1], protocol="uvo")
     (tmp_path / "objects/a/000").mkdir(parents=True)
     save_label_map(tmp_path / "objects/a/000/00000.png", paint())
-    assert f"{tmp_path / 'objects/a'}" in fails(tmp_path / "objects", clips[1], "davis2017")
+    message = fails(tmp_path / "objects", clips[1], "davis2017")
+    assert f"{tmp_path / 'objects/a'}" in message and "use protocol sav" in message
     assert "is not readable as JSON" in fails(clips[0], clips[1], "ytvis")
 
 

@@ -117,7 +117,7 @@ def test_missing_frames(clips: tuple[Path, Path]) -> None:
     for name in ("00002", "00005"):
         (clips[1] / "returns" / f"{name}.png").unlink()
     message = failure(clips)
-    assert "lacks 2 of 7 scored frames: 00002.png, 00005.png" in message
+    assert "lacks 2 of 7 masks: 00002.png, 00005.png" in message
     assert str(clips[1] / "returns" / "00002.png") in message
 
 
@@ -175,9 +175,9 @@ def test_output_among_the_predictions(clips: tuple[Path, Path]) -> None:
     [
         ("annotations", "the folder of annotations does not exist"),
         ("predictions", "the folder of predictions does not exist"),
-        ("videos", "the list of videos is not readable"),
+        ("videos", "the list of videos cannot be read"),
         ("listed", "video nowhere has no ground truth: its folder is missing"),
-        ("empty", "no video to score"),
+        ("empty", "no videos"),
     ],
 )
 def test_wrong_paths(clips: tuple[Path, Path], tmp_path: Path, broken: str, message: str) -> None:

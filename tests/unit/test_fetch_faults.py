@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -22,6 +23,7 @@ from vosflow.catalog import Dataset, DriveFolderSource, DriveSource, HttpSource,
 from vosflow.datasets import drive, fetch, reporter, transfer
 from vosflow.datasets.expected import Expected, file_digests
 from vosflow.datasets.fetch import fetch_archive, fetch_file
+from vosflow.datasets.listing import print_catalog
 from vosflow.errors import VosflowError
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -378,3 +380,80 @@ def test_bar_on_a_terminal(server, tmp_path):
     text = os.read(main, 100_000).decode()
     os.close(main)
     assert done.returncode == 0 and "━" in text and f"sha256 {SHA256}" in text
+
+
+def test_what_circulates_is_told(tmp_path, capsys):
+    """An archive with an old md5 that copies of a script still expect; numbers that differ from the publisher's."""
+    (tmp_path / "downloads").mkdir()
+    (tmp_path / "downloads/DAVIS-data.zip").write_bytes(b"an archive of another year")
+    with pytest.raises(VosflowError, match="its md5 is .*, expected 0cb3cf9c.*; md5 464ebb59.* still circulates"):
+        fetch_archive("davis2016", "data", tmp_path, locks=tmp_path / "locks")
+    told = capsys.readouterr().err
+    assert "note on DAVIS 2016: the archive of DAVIS 2017 also lists" in told
+    assert "note on DAVIS-data.zip: md5 464ebb59" in told
+
+
+def test_the_list_of_some_files_tells_what_is_noted_on_them(tmp_path, capsys):
+    print_catalog(tmp_path, "davis2017 test-dev")
+    few = capsys.readouterr().out
+    assert "davis2017: frames are those of the publisher" in few and "464ebb59" not in few
+    print_catalog(tmp_path)
+    assert "frames are those of the publisher" not in capsys.readouterr().out  # a table, and not all notes
+
+
+def test_the_remedy_is_for_the_data_folder_in_use(tmp_path):
+    data = tmp_path / "my data"
+    with pytest.raises(VosflowError) as caught:
+        fetch_archive("sav", "val", data, locks=data / "locks")
+    assert f"--dataset sav --archive val --data '{data}'" in caught.value.remedy
+    with pytest.raises(VosflowError) as caught:
+        fetch_archive("sav", "val", "data", locks=data / "locks")
+    assert "--archive val (PATH" in caught.value.remedy
+
+
+def raw_server(answer: bytes) -> str:
+    """The address of a server that gives one answer, byte by byte as it is here."""
+    listening = socket.create_server(("127.0.0.1", 0))
+
+    def serve() -> None:
+        with listening, listening.accept()[0] as connection:
+            connection.recv(65536)
+            connection.sendall(answer)
+
+    threading.Thread(target=serve, daemon=True).start()
+    return f"http://127.0.0.1:{listening.getsockname()[1]}/file"
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"200 OK\r\nContent-Length: many\r\n\r\nabc",
+        b"200 OK\r\nContent-Length: 3, 3\r\n\r\nabc",
+        b"503 Busy\r\nRetry-After: \xb2\r\nContent-Length: 0\r\n\r\n",
+        b"302 Found\r\nLocation: http://[::1\r\nContent-Length: 0\r\n\r\n",
+        b"302 Found\r\nLocation: http://\xff\xfe/\r\nContent-Length: 0\r\n\r\n",
+        b"200 OK\r\nTransfer-Encoding: chunked\r\n\r\n-3\r\nabc",
+    ],
+)
+def test_answers_that_make_no_sense_fall_through_to_the_next_source(get, server, answer):
+    record = get(raw_server(b"HTTP/1.1 " + answer), server.url, sha256=SHA256)
+    assert record.source == server.url and get.path.read_bytes() == DATA and get.pauses == []
+    assert any("its answer makes no sense" in line for line in get.said)
+
+
+def test_page_of_drive_that_gdown_does_not_understand(get, server, monkeypatch):
+    def lost(**options):
+        raise AttributeError("'NoneType' object has no attribute 'group'")
+
+    monkeypatch.setattr("gdown.download", lost)
+    assert get(DriveSource(kind="gdrive", id="abc"), server.url, sha256=SHA256).source == server.url
+    assert any("its page is not understood" in line for line in get.said)
+
+
+def test_what_is_said_of_a_file_that_passed(get, server):
+    get(server.url, size=len(DATA), sha256=SHA256)
+    assert get.said[-1].endswith("size and sha256 as expected")
+    get.path.unlink()
+    get.path = get.path.with_name("other.bin")
+    get(server.url, size=len(DATA))
+    assert get.said[-1].endswith("no hash is known to compare it with, so its own is recorded")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from rich.console import Console
 
 from tests.unit.clips import make_videos
 from vosflow.engine import track_shard
+from vosflow.errors import VosflowError
 from vosflow.forecast import EXPECTED, forecast_study
 from vosflow.manifest import save_manifest
 from vosflow.method import Method
@@ -73,7 +75,7 @@ def test_what_is_done_is_what_the_engine_would_skip(toy):
     assert flow.videos_done == 0 and flow.basis == EXPECTED, "these are another tracker's masks"
     next(Path(f"results/toy-val/static/masks/{names[0]}").glob("*.png")).unlink()
     (one,) = forecast_study(plan())
-    assert one.videos_done == 1
+    assert one.videos_done == 1 and one.jobs == 2, "the record that is no longer true does not count"
 
 
 def test_estimates_come_from_runs_like_this_one(toy):
@@ -84,8 +86,9 @@ def test_estimates_come_from_runs_like_this_one(toy):
         write_json(Path(f"results/other-val/{name}/run.json"), {"format": FORMAT, **facts})
     Path("results/other-val/broken").mkdir()
     Path("results/other-val/broken/run.json").write_text("{")
+    write_json(Path("results/other-val/older/run.json"), {"format": FORMAT, "run": "older", "videos": [{"frames": 5}]})
     (one,) = forecast_study(plan())
-    assert one.basis == "1 videos" and one.seconds == 2 * sum(video.cost for video in toy.videos)
+    assert one.basis == "1 video" and one.seconds == 2 * sum(video.cost for video in toy.videos)
     record = json.loads(Path("results/other-val/old/run.json").read_text())
     write_json(Path("results/other-val/old/run.json"), {**record, "tracker": "flow"})
     (one,) = forecast_study(plan())
@@ -119,12 +122,38 @@ def test_time_limits_of_slurm(limit, minutes):
     assert parse_minutes(limit) == minutes
 
 
-def test_a_partition_that_allows_less_than_a_job_asks_for(toy):
+def test_a_partition_that_allows_less_than_a_job_asks_for(toy, tmp_path):
     study = plan()
     assert study.runs[0].time_limit == 30
     assert limit_warnings(study, PROFILE, {}) == limit_warnings(study, PROFILE, {"cpu": None, "gpu": 1}) == []
     (warning,) = limit_warnings(study, PROFILE, {"cpu": 60})
     assert "up to 90 minutes" in warning and "partition cpu allows 60" in warning and "track_shard_on_cpu" in warning
+    (warning,) = limit_warnings(study, PROFILE, {"main": None, "big": 60})
+    assert "no partition cpu" in warning and "big, main" in warning
+    own = tmp_path / "own"
+    own.mkdir()
+    for runtime, told in ((50, False), (61, True), ('"min(240 * attempt, 60)"', False)):
+        rule = f"{{track_shard_on_cpu: {{slurm_partition: 'cpu,main', runtime: {runtime}}}}}"
+        (own / "config.yaml").write_text(f"default-resources:\nset-resources: {rule}\n")
+        assert bool(limit_warnings(study, own, {"cpu": 60, "main": None})) == told, "a profile's folder or file"
+    (own / "config.yaml").write_text("retries: 1\n")
+    assert limit_warnings(study, own / "config.yaml", {"cpu": 1}) == [], "Slurm's own default partition"
+
+
+@pytest.mark.parametrize("text", [None, "default-resources: [mem_mb=3]", "a", "set-resources: {track_shard: 3}", "}"])
+def test_a_profile_that_cannot_be_read(toy, tmp_path, text):
+    if text:
+        (tmp_path / "config.yaml").write_text(text)
+    with pytest.raises(VosflowError, match=r"config\.yaml: not a readable profile"):
+        limit_warnings(plan(), tmp_path, {"cpu": None})
+
+
+def test_a_slurm_that_does_not_answer_is_told(monkeypatch, tmp_path):
+    (tmp_path / "sinfo").write_text("#!/bin/sh\necho 'cannot reach the controller' >&2\nexit 1\n")
+    (tmp_path / "sinfo").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    with pytest.raises(VosflowError, match="cannot reach the controller"):
+        partition_limits()
 
 
 def test_without_slurm_there_are_no_partitions(monkeypatch):

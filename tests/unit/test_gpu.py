@@ -101,6 +101,25 @@ def test_a_killed_job_leaves_its_device_free(monkeypatch, tmp_path):
         assert device == "cuda"
 
 
+def test_a_lock_file_that_is_deleted_is_no_lease(monkeypatch, tmp_path):
+    """By what cleans /tmp: between opening and locking it is noticed, and while it is held it does not look old."""
+    path = tmp_path / "lock"
+    path.touch()
+    os.utime(path, (0, 0))
+    lock = gpu._try_lock(path)
+    assert lock is not None and path.stat().st_mtime > 0
+    os.close(lock)
+    take = gpu.fcntl.flock
+
+    def take_late(descriptor, how):
+        path.rename(tmp_path / "deleted")
+        path.touch()
+        take(descriptor, how)
+
+    monkeypatch.setattr(gpu.fcntl, "flock", take_late)
+    assert gpu._try_lock(path) is None
+
+
 def test_index_and_uuid_of_a_gpu_are_one_lock(monkeypatch, tmp_path):
     monkeypatch.setattr(gpu, "_installed_gpus", lambda: [("0", "GPU-a")])
     for name in ("0", "GPU-a"):

@@ -16,7 +16,7 @@ from tests.unit.trees import make_davis_tree, make_mose_tree
 from vosflow.catalog import Dataset, load_datasets
 from vosflow.config import parse_config
 from vosflow.datasets import build_manifest
-from vosflow.datasets.imports import import_dataset
+from vosflow.datasets.imports import import_checkpoint, import_dataset
 from vosflow.datasets.listing import catalog_rows
 from vosflow.errors import VosflowError
 from vosflow.sources import dataset_source
@@ -185,3 +185,76 @@ def test_extracted_folder_beside_its_list(tmp_path, take):
     assert len(take(tmp_path / "mose", "mose")) == 2
     assert (tmp_path / "data/downloads/MOSE-meta_valid.json").is_symlink()
     assert (tmp_path / "data/datasets/mose/valid/valid").resolve() == tmp_path / "mose/valid"
+
+
+def test_folder_called_like_an_archive_that_it_is_not(tmp_path, take):
+    """`valid` of YouTube-VOS without its meta.json is not `valid_all_frames`, though that holds nothing but images."""
+    make_youtubevos_tree(tmp_path / "valid")
+    (tmp_path / "valid/meta.json").unlink()
+    with pytest.raises(VosflowError, match="called like archive valid, but there is no valid/meta.json"):
+        take(tmp_path / "valid", "youtubevos2019")
+    assert not (tmp_path / "data/datasets").exists()
+    take(tmp_path / "valid", "youtubevos2019", "valid_all_frames")  # if that is what it is said to be
+
+
+def test_killed_import_leaves_no_marker_of_something_else(tmp_path, take, monkeypatch):
+    davis(tmp_path / "first")
+    take(tmp_path / "first")
+    davis(tmp_path / "second")
+
+    def killed(*paths):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("vosflow.datasets.imports.write_json", killed)  # between the folder and its marker
+    with pytest.raises(KeyboardInterrupt):
+        take(tmp_path / "second")
+    assert os.listdir(tmp_path / "data/datasets/davis2017") == ["trainval-480p"]
+    monkeypatch.undo()
+
+
+def test_what_is_in_its_place_already_is_not_replaced_by_a_link_to_itself(tmp_path, take):
+    """Else an import would delete what was extracted or downloaded."""
+    extracted = davis(tmp_path / "data/datasets/davis2017/trainval-480p/DAVIS")
+    archive = tmp_path / "data/downloads/DAVIS-2017-trainval-480p.zip"
+    archive.parent.mkdir(parents=True)
+    zip_of(extracted, archive)
+    os.symlink(tmp_path / "data", tmp_path / "link")
+    for place in (tmp_path / "data", tmp_path / "link"):
+        for given in ("datasets/davis2017", "datasets/davis2017/trainval-480p/DAVIS", f"downloads/{archive.name}"):
+            with pytest.raises(VosflowError, match="it is in the data folder already"):
+                take(place / given)
+    assert archive.is_file() and not archive.is_symlink() and (extracted / "JPEGImages").is_dir()
+
+
+def test_weights_in_their_place_already(tmp_path):
+    weights = tmp_path / "checkpoints/sam2_hiera_tiny.pt"
+    weights.parent.mkdir()
+    weights.write_bytes(b"weights")
+    with pytest.raises(VosflowError, match="it is in the data folder already"):
+        import_checkpoint(weights, "sam2_tiny", tmp_path, tmp_path / "locks")
+    assert weights.read_bytes() == b"weights" and not weights.is_symlink()
+
+
+def test_list_inside_the_extracted_folder(tmp_path, take):
+    make_mose_tree(tmp_path / "mose/valid")
+    assert len(take(tmp_path / "mose", "mose")) == 2
+    assert os.readlink(tmp_path / "data/downloads/MOSE-meta_valid.json") == str(tmp_path / "mose/valid/meta_valid.json")
+
+
+def test_imported_folder_that_is_gone(tmp_path, take):
+    davis(tmp_path / "mine")
+    take(tmp_path / "mine")
+    shutil.rmtree(tmp_path / "mine")
+    with pytest.raises(VosflowError, match=f"it was imported from {tmp_path / 'mine'}, which is not there"):
+        build_manifest("davis2017", "val", root_of(tmp_path))
+
+
+def test_archive_of_another_version(tmp_path, take):
+    """valid.tar.gz of MOSE v1 and v2 differ in nothing but their videos; so do those of other datasets."""
+    make_mose_tree(tmp_path / "valid")
+    archive = zip_of(tmp_path / "valid", tmp_path / "valid.tar.gz")
+    with pytest.raises(VosflowError, match="there are 2 videos in it") as caught:
+        take(archive, "mosev2", "valid")
+    assert caught.value.expected == "433, as in valid.tar.gz of mosev2"
+    assert not (tmp_path / "data/locks").exists()
+    take(archive, "mose", "valid")  # of two, by this catalog

@@ -266,6 +266,15 @@ def test_nowhere_to_keep_machine_code(kept: Path) -> None:
     assert machine_code._saved_code() is None
 
 
+def test_machine_code_without_a_home(kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a container that runs under a number that is no user's."""
+    for name in ("XDG_CACHE_HOME", "HOME"):
+        monkeypatch.delenv(name)
+    monkeypatch.setattr("pwd.getpwuid", {}.__getitem__)
+    assert machine_code._saved_code() == b"machine code"
+    assert [path.parent for path in machine_code._places()] == [kept / "__pycache__"]
+
+
 # The kernel has no bounds checks. Run as plain Python, on arrays that refuse what lies outside them, it shows that it
 # needs none. Pixels, places and counts become Python's integers, which do not overflow; words stay 64-bit.
 GUARDED = """

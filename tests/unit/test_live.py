@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from tests.unit.clips import make_videos
 from tests.unit.scored_clips import davis2017_clips, write_clips
@@ -80,6 +81,18 @@ def test_objects_score_as_from_files(tmp_path: Path, request: pytest.FixtureRequ
     assert evaluate_run(manifest, tmp_path / "predictions", scored=scorer.rows).scores == expected.scores
 
 
+def test_an_object_that_cannot_be_scored_is_told_with_its_files(tmp_path: Path) -> None:
+    masks = {t: np.ones((20, 30), bool) for t in range(5)}
+    score_objects(tmp_path, {name: {1: (masks, masks)} for name in "vw"})
+    for frame in range(1, 4):
+        Image.new("P", (30, 20)).save(tmp_path / f"Annotations/w/001/{frame:05d}.png")
+    manifest = annotated_folder(tmp_path / "Annotations", protocol="sav")
+    scorer = score_live(manifest, tmp_path / "predictions", "sav")
+    assert set(scorer.rows) == {"v"}
+    with pytest.raises(VosflowError, match="object 1 of video w is on none of the frames that count"):
+        finish(manifest, tmp_path / "predictions", scorer)
+
+
 @pytest.fixture
 def clips(tmp_path: Path) -> tuple[Manifest, Path]:
     chosen = {name: davis2017_clips()[name] for name in ("returns", "short")}
@@ -120,6 +133,19 @@ def test_a_broken_rule_is_told_in_the_end_with_the_file(clips: tuple[Manifest, P
     with pytest.raises(VosflowError, match="ids that the video does not have: 99") as error:
         finish(manifest, predictions, scorer)
     assert error.value.path == str(predictions / "short" / "00001.png")
+
+
+def test_a_defect_of_scoring_fails_no_tracking(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    manifest = make_videos(tmp_path, {"a": 4, "b": 3})
+    scorer = LiveScorer(manifest, load_protocol("davis2017"))
+    begin = LiveScorer._begin
+
+    def defective(self: LiveScorer, video: str) -> object:
+        return [][1] if video == "a" else begin(self, video)
+
+    monkeypatch.setattr(LiveScorer, "_begin", defective)
+    track_videos(Method.of("static"), manifest, ["a", "b"], tmp_path / "run", on_masks=scorer.add)
+    assert set(scorer.rows) == {"b"}
 
 
 def test_ground_truth_is_checked_before_the_first_frame(clips: tuple[Manifest, Path]) -> None:

@@ -19,6 +19,7 @@ from tests.unit.publisher_trees import (
 from tests.unit.trees import make_davis2016_tree, make_davis_tree, make_mose_tree, rectangles, save_label_map
 from vosflow.config import parse_config
 from vosflow.datasets import build_manifest
+from vosflow.datasets.folder import folder_manifest
 from vosflow.errors import VosflowError
 from vosflow.manifest import Manifest
 from vosflow.sources import DatasetSource, dataset_source
@@ -178,3 +179,39 @@ def test_meta_file_that_nests_without_end(tmp_path):
     (tmp_path / "meta_train.json").write_text("[" * 100_000)
     with pytest.raises(VosflowError, match="not a publisher's list of videos"):
         built("mose/train", tmp_path)
+
+
+def test_the_folder_of_one_video(tmp_path):
+    make_davis_tree(tmp_path)
+    frames, masks = tmp_path / "JPEGImages/480p", tmp_path / "Annotations/480p"
+    with pytest.raises(VosflowError, match="it holds frames, and no folders of frames") as caught:
+        folder_manifest(frames / "bear", masks / "bear")
+    assert f"give the folder above, {frames};" in caught.value.remedy
+
+
+def test_masks_of_one_file_per_object_taken_for_label_maps(tmp_path):
+    make_sav_tree(tmp_path)
+    with pytest.raises(VosflowError, match="has no object to track") as caught:
+        folder_manifest(tmp_path / "JPEGImages_24fps", tmp_path / "Annotations_6fps")
+    assert "set per_obj_png_file" in caught.value.remedy
+
+
+def test_only_what_a_split_is_made_of_is_watched(tmp_path):
+    """Whoever names the folder of all their datasets does not have all of them read at each planning."""
+    make_youtubevos_tree(tmp_path / "valid")
+    make_youtubevos_tree(tmp_path / "train", masks="all")
+    make_davis_tree(tmp_path / "other")
+    source = planned("youtubevos2019/valid", tmp_path)
+    before = source.state
+    (tmp_path / "other/JPEGImages/480p/bear/00000.jpg").unlink()
+    (tmp_path / "train/JPEGImages/003234408d/00005.jpg").unlink()
+    assert source.state == before
+    states = {before}
+    for change in (
+        lambda: (tmp_path / "valid/JPEGImages/003234408d/00005.jpg").unlink(),
+        lambda: (tmp_path / "train/meta.json").write_text("{}"),
+        lambda: (tmp_path / "list.txt").write_text("a list that was not there"),
+    ):
+        change()
+        states.add(source.state)
+    assert len(states) == 4

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from tests.unit.scored_clips import disc
+from tests.unit.scored_clips import davis2017_clips, disc, write_clips
 from tests.unit.scored_folders import lvos_object, score_clips, score_folders, score_objects
 from vosflow import digest
 from vosflow.errors import VosflowError
@@ -177,3 +177,13 @@ def test_code_digests_cover_shared_modules(name: str, helper: str | None, monkey
 
     monkeypatch.setattr(digest, "_module_logic", edited)
     assert (Run.evaluation_code.fget(run) != before) == (helper is not None)
+
+
+def test_a_gap_in_the_ids_is_noted(tmp_path: Path) -> None:
+    clips = {name: davis2017_clips()[name] for name in ("gap", "returns", "void")}
+    annotations, _ = write_clips(tmp_path, clips)
+    for protocol, noted in (("davis2017", True), ("mose", True), ("davis2016", False), ("vos-benchmark", False)):
+        notes = annotated_folder(annotations, protocol=protocol).notes
+        assert [("though a larger id is: gap_2. " in note, "J = F = 1" in note) for note in notes] == [
+            (True, True)
+        ] * noted

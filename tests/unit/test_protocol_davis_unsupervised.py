@@ -59,6 +59,17 @@ def test_a_match_holds_for_the_whole_video(tmp_path: Path) -> None:
     assert rows_of(evaluation, "v", 1) == rows_of(evaluation, "v", 2) == [(0, 0), (1, 1), (1, 1), (1, 1)]
 
 
+def test_boundaries_count_in_the_match(tmp_path: Path) -> None:
+    holes = np.zeros(SIZE, bool)
+    holes[9:16:2, 5:12:2] = True
+    holed, shifted = LEFT & ~holes, disc(12, 9, 5, *SIZE)
+    assert reference_J(LEFT, holed) > reference_J(LEFT, shifted)
+    assert reference_J(LEFT, holed) + reference_F(LEFT, holed) < reference_J(LEFT, shifted) + reference_F(LEFT, shifted)
+    evaluation = score_clips(tmp_path, {"v": ([LEFT] * 2, [holed, 2 * shifted])}, NAME)
+    assert rows_of(evaluation, "v", 1)[0] == (0, 0)  # the match is proposal 2
+    assert rows_of(evaluation, "v", 1)[1][1] == reference_F(LEFT, shifted)
+
+
 def test_all_frames_count(tmp_path: Path) -> None:
     evaluation = score_clips(tmp_path, {"v": ([LEFT] * 3, [NOTHING, LEFT, NOTHING])}, NAME)
     assert [s.frame for s in evaluation.scores] == ["00000", "00001", "00002"]

@@ -117,7 +117,7 @@ def test_sav_object_with_two_frames(tmp_path: Path) -> None:
 
 def test_sav_missing_prediction_of_one_object(tmp_path: Path) -> None:
     masks = {t: ONE for t in range(5)}
-    with pytest.raises(VosflowError, match="lacks 1 of 3 scored frames") as error:
+    with pytest.raises(VosflowError, match="lacks 1 of 6 masks") as error:
         score_objects(tmp_path, {"v": {0: (masks, masks), 1: (masks, {0: ONE, 1: ONE, 2: ONE})}})
     assert error.value.path.endswith("predictions/v/001/00003.png")
 

@@ -312,6 +312,13 @@ def test_files_keep_every_digit_and_order(tmp_path: Path) -> None:
     assert sorted(os.listdir(folder)) == ["global_results.csv", "per_object_results.csv", "scores.csv"]
 
 
+def test_a_file_where_the_folder_for_scores_should_be(tmp_path: Path) -> None:
+    (tmp_path / "scores").write_text("a file")
+    rows = [Score("a", 1, "00001", 0.5, 0.5)]
+    with pytest.raises(VosflowError, match="the scores cannot be written"):
+        write_results(tmp_path / "scores", rows, summarize(rows))
+
+
 def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
     rows = [Score("a", 1, "00001", 0.5, 0.5)]
     write_results(tmp_path, rows, summarize(rows))
@@ -439,7 +446,7 @@ def test_files_are_looked_for_before_any_is_read(tmp_path: Path) -> None:
     annotations, predictions = write_clips(tmp_path, davis2017_clips())
     (predictions / "extreme" / "00001.png").write_bytes(b"not a PNG")
     (predictions / "void" / "00003.png").unlink()
-    with pytest.raises(VosflowError, match="void lacks 1 of 3 scored frames"):
+    with pytest.raises(VosflowError, match="void lacks 1 of 3 masks"):
         evaluate_folders(annotations, predictions)
 
 

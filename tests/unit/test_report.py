@@ -341,7 +341,9 @@ def published_row(**changes) -> PublishedRow:
 
 @pytest.fixture
 def as_large_as_the_catalog_says(monkeypatch, study):
-    monkeypatch.setattr(published, "find_split", lambda dataset, split: SimpleNamespace(videos=4))
+    monkeypatch.setattr(
+        published, "find_split", lambda dataset, split: SimpleNamespace(videos=4, frames=None, objects=None)
+    )
 
 
 def test_published_numbers_join_runs_at_default_settings(study, tmp_path, as_large_as_the_catalog_says):
@@ -382,8 +384,17 @@ def why_not(study, name: str = "sam2_demo@num_maskmem=7", **changes) -> tuple[st
 
 
 def test_published_numbers_are_compared_with_all_of_the_videos(study, monkeypatch):
-    monkeypatch.setattr(published, "find_split", lambda dataset, split: SimpleNamespace(videos=30))
-    assert why_not(study) == ("4 of 30 videos",)
+    facts = SimpleNamespace(videos=30, frames=None, objects=61)
+    monkeypatch.setattr(published, "find_split", lambda dataset, split: facts)
+    (objects,) = {run.description["totals"]["objects"] for run in results.load_runs(study) if run.dataset == "demo/val"}
+    assert why_not(study) == ("4 of 30 videos", f"{objects} of 61 objects")
+
+
+def test_a_preset_is_no_setting_of_its_own():
+    """What it stands for are other settings, and these are compared."""
+    settings = {"preset": "script", "num_pathway": 3, "iou_thre": 0.3, "uncertainty": 2.0}
+    run = SimpleNamespace(tracker="sam2long", changed_settings=results.non_default_settings("sam2long", settings))
+    assert published._method_settings(run) == {"iou_thre": 0.3}
 
 
 @pytest.mark.parametrize(

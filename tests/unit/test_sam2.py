@@ -9,7 +9,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import importlib.util
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +19,7 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 from pydantic import ValidationError
 
-from tests.unit.tiny_sam2 import CONFIG, FRAMES, build, given_masks, make_checkpoint, make_clip, video_of
+from tests.unit.tiny_sam2 import CONFIG, FRAMES, build, clip, given_masks, make_checkpoint, one_thread, video_of
 from vosflow.errors import VosflowError
 from vosflow.masks import merge_objects
 from vosflow.trackers.base import Checkpoint
@@ -29,23 +28,12 @@ from vosflow.trackers.sam2.checkpoint import read_weights, resize_memory
 from vosflow.trackers.sam2.frames import FrameTensors
 from vosflow.video import Video
 
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+__all__ = ["clip", "one_thread"]  # fixtures
 
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
     return make_checkpoint(tmp_path_factory.mktemp("weights"))
-
-
-@pytest.fixture(scope="module")
-def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_clip(tmp_path_factory.mktemp("clip"))
 
 
 @torch.inference_mode()

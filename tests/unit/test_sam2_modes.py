@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import weakref
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +17,8 @@ from PIL import Image
 
 from tests.unit.clips import moving_boxes, save_label_map
 from tests.unit.test_engine import all_bytes
-from tests.unit.test_sam2 import FRAMES, authors, checkpoint, clip, one_thread, run, video_of
+from tests.unit.test_sam2 import authors, checkpoint, run
+from tests.unit.tiny_sam2 import FRAMES, clip, one_thread, video_of
 from vosflow import mask_writer
 from vosflow.ahead import Behind
 from vosflow.datasets.folder import folder_manifest
@@ -31,7 +34,7 @@ from vosflow.trackers.sam2.steps import Steps
 
 __all__ = ["checkpoint", "clip", "one_thread"]  # fixtures
 
-LONG = 60
+LONG = 42
 
 
 @pytest.fixture(scope="module")
@@ -110,6 +113,24 @@ def test_the_memory_holds_what_is_still_read_and_no_more(clip: Path, checkpoint:
             pass
         assert [(len(memory._memories), len(memory._pointers)) for memory in made] == [(memories, 3)] * 3, size
         frames.close()
+
+
+@pytest.mark.parametrize(("mode", "most"), [("exact", 1), ("fast", 3)])
+def test_of_objects_that_share_no_call_one_has_its_memory_put_together(
+    mode: str, most: int, clip: Path, checkpoint: Checkpoint, monkeypatch
+) -> None:
+    """It is many times as large as what else is kept of an object for a frame."""
+    real, made, alive = Steps.attended, [], []
+
+    def attended(self: Steps, *arguments: object) -> tuple[torch.Tensor, torch.Tensor]:
+        memory, positions = real(self, *arguments)
+        made.append(weakref.ref(memory))
+        alive.append(sum(one() is not None for one in made))
+        return memory, positions
+
+    monkeypatch.setattr(Steps, "attended", attended)
+    run(checkpoint, video_of(clip, "together"), mode=mode)
+    assert max(alive) == most
 
 
 @pytest.mark.parametrize(("settings", "encoded"), [({}, FRAMES - 1), ({"num_maskmem": 1}, 1)])
@@ -192,25 +213,25 @@ def out_of_memory_above(limit: int, monkeypatch: pytest.MonkeyPatch, method: str
     """Have a step of the network run out of memory if it is called for more than `limit` objects (or images)."""
     real, sizes = getattr(Steps, method), []
 
-    def limited(self: Steps, *arguments: object) -> object:
+    def limited(self: Steps, *arguments: object, **named: object) -> object:
         size = arguments[argument - 1].shape[1 if method == "attend" else 0]
         sizes.append(size)
         if size > limit:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
-        return real(self, *arguments)
+        return real(self, *arguments, **named)
 
     monkeypatch.setattr(Steps, method, limited)
     return sizes
 
 
-def test_too_many_objects_for_the_memory(clip: Path, checkpoint: Checkpoint, tmp_path: Path, monkeypatch) -> None:
+@pytest.mark.parametrize("step", ["attend", "decode", "encode_memory", "encode_prompt"])
+def test_too_many_objects_for_the_memory(step: str, clip: Path, checkpoint, tmp_path: Path, monkeypatch) -> None:
     """It goes on with fewer at once, for this video; the masks are there, and the record says so."""
-    video = video_of(clip, "late", late_objects=True)
-    expected = run(checkpoint, video)
-    sizes = out_of_memory_above(1, monkeypatch)
-    assert equal_share(run(checkpoint, video, mode="fast"), expected) > 0.99
-    sizes.clear()
-    assert len(files(clip, "late", checkpoint, tmp_path / "fast", mode="fast")) == FRAMES
+    expected = run(checkpoint, video_of(clip, "late", late_objects=True))
+    sizes = out_of_memory_above(1, monkeypatch, step)
+    written = files(clip, "late", checkpoint, tmp_path / "fast", mode="fast").values()
+    got = {t: np.asarray(Image.open(io.BytesIO(content))) for t, content in enumerate(written)}
+    assert equal_share(got, expected) > 0.99
     assert sizes.count(2) == 1 and set(sizes) == {1, 2}
     record = json.loads((tmp_path / "fast/videos/v.json").read_text())
     assert record["remarks"] == ["out of memory with 2 objects at once: went on with 1"]
@@ -266,15 +287,13 @@ def test_a_gpu_that_computes_in_another_precision_does_not_share_keys(
     clip: Path, checkpoint: Checkpoint, tmp_path: Path, monkeypatch
 ) -> None:
     """Where precision is left open, masks of an old GPU (float32) do not pass for those of a new one (bfloat16)."""
-    decide = Settings.precision_on
-    keys = {}
-    for gpu, rounds in (("old", False), ("new", True)):
+    decide, found = Settings.precision_on, []
+    monkeypatch.setattr(Settings, "precision_on", lambda self, _: decide(self, "cuda"))
+    for rounds in (False, True):
         monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation, rounds=rounds: rounds)
-        monkeypatch.setattr(Settings, "precision_on", lambda self, _: decide(self, "cuda"))
-        for settings in ({"mode": "fast"}, {"mode": "fast", "precision": "bfloat16"}, {}):
-            files(clip, "late", checkpoint, tmp_path, **settings)
-            record = json.loads((tmp_path / "videos/v.json").read_text())
-            keys[gpu, *settings] = record["key"], record["precision"]
-    assert keys["old", "mode"][0] != keys["new", "mode"][0]
-    assert [keys[gpu, "mode"][1] for gpu in ("old", "new")] == ["float32", "bfloat16"]
-    assert keys["old", "mode", "precision"] == keys["new", "mode", "precision"] and keys["old",] == keys["new",]
+        given = ({}, {"mode": "fast", "precision": "bfloat16"})
+        assert [Settings(**settings).precision_on("cpu") for settings in given] == ["float32", "bfloat16"]
+        files(clip, "late", checkpoint, tmp_path, mode="fast")
+        record = json.loads((tmp_path / "videos/v.json").read_text())
+        found.append((record["precision"], record["key"]))
+    assert [precision for precision, _ in found] == ["float32", "bfloat16"] and found[0][1] != found[1][1]

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,7 +19,7 @@ from omegaconf import OmegaConf
 from pydantic import ValidationError
 
 from tests.unit.plain_sam2long import plainly
-from tests.unit.tiny_sam2 import CONFIG, FRAMES, make_checkpoint, make_clip, video_of
+from tests.unit.tiny_sam2 import CONFIG, FRAMES, clip, make_checkpoint, one_thread, video_of
 from vosflow.errors import VosflowError
 from vosflow.masks import merge_objects, read_label_map
 from vosflow.trackers.base import Checkpoint
@@ -28,21 +27,10 @@ from vosflow.trackers.sam2long import Sam2LongTracker, Settings, tracking
 from vosflow.trackers.sam2long.tracking import key_weights
 from vosflow.trackers.sam2long.tree import Memory
 
+__all__ = ["clip", "one_thread"]  # fixtures
+
 UNDECIDED = 1000.0  # no object score is further from 0: every frame is uncertain
 TRACK = Path(__file__).parents[2] / "scripts" / "track.py"
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="module")
-def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_clip(tmp_path_factory.mktemp("clip"))
 
 
 @pytest.fixture(scope="module")

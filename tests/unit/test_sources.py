@@ -9,6 +9,7 @@ import pytest
 from vosflow.config import parse_config
 from vosflow.errors import VosflowError
 from vosflow.sources import dataset_source
+from vosflow.study import load_study
 from vosflow.trackers.base import TrackerSettings
 from vosflow.trackers.registry import load_tracker
 from vosflow.weights import checkpoint_id, checkpoint_source
@@ -76,3 +77,9 @@ def test_folder_that_holds_the_archives(tmp_path, below):
     (tmp_path / "mine" / below / "JPEGImages").mkdir(parents=True)
     given = config(datasets={"davis2017": str(tmp_path / "mine")})
     assert Path(dataset_source(given, "davis2017/val").root) == tmp_path / "mine" / below
+
+
+def test_datasets_without_given_masks_are_refused_before_anything_is_fetched():
+    with pytest.raises(VosflowError, match="no masks are given here") as caught:
+        load_study({"runs": [{"dataset": "uvo/val", "tracker": "static"}]})
+    assert "scripts/evaluate.py" in caught.value.remedy

@@ -306,6 +306,15 @@ def test_paths_of_unknown_things_are_refused(tmp_path):
         plan(line, paths={"checkpoints": {"sam2.1_larg": "x.pt"}})
 
 
+def test_a_job_of_a_study_that_was_edited_meanwhile_is_refused(weights):
+    """A job on a cluster reads the config again; with other settings, its record would be a false promise."""
+    planned, edited = (plan({**sam2(weights, num_maskmem=n), "name": "x"}, checkpoints=weights) for n in (7, 3))
+    made = planned.runs[0].made
+    assert planned.run("demo-val", "x", made) is planned.runs[0] is planned.run("demo-val", "x")
+    with pytest.raises(VosflowError, match="edited after its jobs were planned"):
+        edited.run("demo-val", "x", made)
+
+
 def test_names_of_the_catalog_are_taken(tmp_path, weights):
     line = {"dataset": "demo/val", "tracker": "static"}
     with pytest.raises(VosflowError, match="checkpoints.sam2_large: this name is one of the catalog's"):

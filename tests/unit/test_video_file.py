@@ -118,3 +118,9 @@ def test_command(tmp_path):
     done = subprocess.run([*command, "--output", tmp_path / "frames"], capture_output=True, text=True)
     assert done.returncode == 0 and "2 videos, 6 frames" in done.stderr
     assert len(list((tmp_path / "frames").glob("*/*.jpg"))) == 6
+    make_video(tmp_path / "a.avi", frames=2)  # its frames would take the place of the other's
+    done = subprocess.run(
+        [*command, tmp_path / "a.avi", "--output", tmp_path / "frames"], capture_output=True, text=True
+    )
+    assert done.returncode == 1 and "two videos are called a" in done.stderr
+    assert len(list((tmp_path / "frames/a").glob("*.jpg"))) == 3

@@ -138,6 +138,13 @@ def test_best_results_per_video(tmp_path):
     assert totals["AR@1"] == 0.5 and totals["AR@10"] == totals["AR@100"] == 1.0
 
 
+def test_a_hundred_results_of_each_video_and_category_count(tmp_path):
+    wrong, right = found(1, 0.9, [square(150)]), found(1, 0.1, [square(0)])
+    for count, recall in ((99, 1.0), (100, 0.0)):
+        totals = score(tmp_path, {1: 1}, [truth(1, 1, [square(0)])], [wrong] * count + [right]).summary.totals
+        assert totals["AR@100"] == recall and (totals["AP"] > 0) == (recall > 0)
+
+
 def test_a_video_without_results(tmp_path):
     content = {1: 1, 2: 1}, [truth(1, 1, [square(0)]), truth(2, 2, [square(0)])], [found(1, 0.9, [square(0)])]
     with pytest.raises(VosflowError, match="1 of 2 videos have no results: v2") as caught:

@@ -210,6 +210,9 @@ def test_from_a_server_to_a_score(project, tmp_path):
     before = fetched.stat().st_mtime_ns
     project.snakemake("--forcerun", "fetch_archive")  # the server is gone: a download is never thrown away
     assert fetched.stat().st_mtime_ns == before
+    serve(project, archive, sha256="1" * 64)  # the catalog is corrected: what is there is checked again
+    answer = project.snakemake(check=False)
+    assert "the file that is already there is wrong" in answer.stdout and fetched.stat().st_mtime_ns == before
 
 
 def test_an_archive_put_there_by_hand_is_checked(project, tmp_path):

@@ -138,6 +138,12 @@ class RemoteFile(_Entry):
     quirks: tuple[str, ...] = ()
 
     @property
+    def identity(self) -> dict[str, object]:
+        """What is compared with a download: its size and hashes, as far as they are known."""
+        names = ("size_bytes", "sha256", "sha256_prefix", "md5", "git_blob_sha1")
+        return {name: value for name in names if (value := getattr(self, name)) is not None}
+
+    @property
     def hashed_by(self) -> tuple[str, ...]:
         """The hashes that identify the file; if there is none, the first download is recorded and decides."""
         return tuple(name for name in ("sha256", "md5", "git_blob_sha1") if getattr(self, name) is not None)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import os
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
@@ -71,11 +72,14 @@ def plan_split(dataset: str, split: str, root: str | Path, *, lists: Mapping[str
     """Which files belong to a split of the catalog, as its adapter finds them; arguments as of `build_manifest`."""
     facts = find_split(dataset, split)
     if not Path(root).is_dir():
+        gone = f": it was imported from {os.readlink(root)}, which is not there" if Path(root).is_symlink() else ""
         raise VosflowError(
-            "the folder of the dataset is missing",
+            f"the folder of the dataset is missing{gone}",
             path=root,
             expected=f"the extracted files of {dataset}/{split}",
-            remedy="fetch and extract its archives (scripts/fetch.py, scripts/extract_archive.py), or correct the path",
+            remedy="mount or restore it, and import it anew if it is elsewhere now"
+            if gone
+            else "fetch and extract its archives (scripts/fetch.py, scripts/extract_archive.py), or correct the path",
         )
     adapter = importlib.import_module(f"vosflow.datasets.{facts.adapter}")
     return adapter.plan(Path(root), split, facts, {role: Path(file) for role, file in (lists or {}).items()})

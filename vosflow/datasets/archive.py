@@ -303,7 +303,7 @@ def _told(archive: Path, place: Path | None) -> Iterator[None]:
         yield
     except DAMAGED as error:
         raise VosflowError(
-            f"the archive is damaged or cannot be read ({type(error).__name__}: {error})",
+            f"the archive is damaged or cannot be read ({type(error).__name__}: {str(error).partition(chr(10))[0]})",
             path=archive,
             expected="a complete zip or tar archive",
             remedy="delete it and fetch it again",

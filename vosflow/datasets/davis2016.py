@@ -55,7 +55,7 @@ def frame_pairs(path: Path) -> dict[str, list[str]]:
             continue
         parts = [PurePosixPath(part) for part in line.split()]
         keys = {(part.parent.name, part.stem) for part in parts}
-        if len(parts) != 2 or len(keys) != 1 or not parts[0].parent.name:
+        if len(parts) != 2 or len(keys) != 1 or parts[1].suffix != ".png" or not parts[0].parent.name:
             raise VosflowError(
                 f"line {number} is not a pair of frame and mask: {line.strip()[:80]!r}",
                 path=path,

@@ -120,6 +120,8 @@ def _ask(call: Callable[[], Answer]) -> Answer:
         if is_hopeless(error):
             raise NoConnection(explain(error)) from error
         raise _Cut(explain(error)) from error
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise SourceFailed(f"its page is not understood ({type(error).__name__}: {_one_line(error)})") from error
 
 
 def _refused(error: Exception) -> SourceFailed:

@@ -37,7 +37,10 @@ class Digests:
 
 @dataclass(frozen=True)
 class Expected:
-    """What is known of a file (size in bytes; hexadecimal hashes, of one only the beginning), and who says so."""
+    """What is known of a file (size in bytes; hexadecimal hashes, of one only the beginning), and who says so.
+
+    `quirks` are told where it is another file than expected: some tell why.
+    """
 
     size: int | None = None
     sha256: str | None = None
@@ -45,6 +48,7 @@ class Expected:
     git_blob_sha1: str | None = None
     sha256_prefix: str | None = None
     stated_by: str = "the caller"
+    quirks: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, entry: RemoteFile) -> Expected:
@@ -56,6 +60,7 @@ class Expected:
             git_blob_sha1=entry.git_blob_sha1,
             sha256_prefix=entry.sha256_prefix,
             stated_by=f"{entry.evidence}: {entry.source}",
+            quirks=entry.quirks,
         )
 
     @property
@@ -81,6 +86,7 @@ class Expected:
             sha256=recorded.sha256,
             sha256_prefix=self.sha256_prefix,
             stated_by=f"recorded at the first download in {record_path}",
+            quirks=self.quirks,
         )
 
     def check(self, path: Path) -> tuple[str | None, Digests]:
@@ -98,7 +104,7 @@ class Expected:
         ):
             if wanted is not None and actual != wanted:
                 said = what if what.endswith("with") else f"{what} is"
-                return f"{said} {actual}, expected {wanted} ({self.stated_by})", found
+                return "; ".join([f"{said} {actual}, expected {wanted} ({self.stated_by})", *self.quirks]), found
         return None, found
 
     def record(self, name: str, path: Path, found: Digests, source: str) -> Record:

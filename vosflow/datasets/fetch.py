@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -43,6 +44,7 @@ from vosflow.datasets.transfer import (
     save_json,
 )
 from vosflow.errors import VosflowError
+from vosflow.sources import import_command
 
 
 def fetch_archive(dataset: str, archive: str, data: str | Path, *, locks: str | Path) -> Record:
@@ -60,9 +62,10 @@ def fetch_archive(dataset: str, archive: str, data: str | Path, *, locks: str | 
     name = entry.published_as or entry.file
     get = f"download {name}" if not facts.register_at else f"get {name} at {facts.register_at}"
     by_hand = (
-        f"{get if not walled else f'register and {get}'}, then: python scripts/fetch.py --import PATH --dataset "
-        f"{dataset} --archive {archive} (PATH is the file, or the folder that it was extracted to; it is used where it "
-        f"is). That folder may also be named in the config, as `paths: datasets: {{{dataset}: FOLDER}}`"
+        f"{get if not walled else f'register and {get}'}, then: "
+        f"{import_command('PATH', data, '--dataset', dataset, '--archive', archive)} (PATH is the file, or the folder "
+        "that it was extracted to; it is used where it is). That folder may also be named in the config, as "
+        f"`paths: datasets: {{{dataset}: FOLDER}}`"
     )
     if (walled or not entry.sources) and not destination.exists() and not destination.is_symlink():
         copies = "; ".join(map(describe, entry.sources))
@@ -74,6 +77,7 @@ def fetch_archive(dataset: str, archive: str, data: str | Path, *, locks: str | 
             expected=f"{name} from its publisher ({facts.terms or entry.source})",
             remedy=by_hand + (f". Copies that others keep, for registered people: {copies}" if copies else ""),
         )
+    _tell(facts.name, facts.notes)
     return fetch_catalog_file(entry, destination, locks=locks, by_hand=by_hand)
 
 
@@ -87,7 +91,14 @@ def fetch_catalog_file(
             expected="a file that is published elsewhere",
             remedy="use it as it is, or make it again as the catalog says",
         )
+    _tell(entry.file, entry.quirks)
     return fetch_file(entry.sources, destination, locks=locks, expected=Expected.of(entry), by_hand=by_hand)
+
+
+def _tell(name: str, notes: Sequence[str]) -> None:
+    """What the catalog says that someone who fetches this should know: other numbers that circulate, for instance."""
+    for note in notes:
+        print(f"note on {name}: {note}", file=sys.stderr)
 
 
 def fetch_file(

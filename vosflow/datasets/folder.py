@@ -9,6 +9,7 @@ import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from vosflow.datasets.frames import JPEG_SUFFIXES, PNG_SUFFIXES
 from vosflow.datasets.lists import check_names, folder_names, read_list
 from vosflow.datasets.prompts import PromptRule
 from vosflow.datasets.video_file import video_folders
@@ -122,6 +123,14 @@ def video_names(base_video_dir: Path, videos: str | Path | Sequence[str] | None)
     source: Path = base_video_dir
     if videos is None:
         names = folder_names(base_video_dir)
+        if not names and any(path.suffix in (*JPEG_SUFFIXES, *PNG_SUFFIXES) for path in base_video_dir.iterdir()):
+            raise VosflowError(
+                "it holds frames, and no folders of frames",
+                path=base_video_dir,
+                expected="a folder with one sub-folder per video",
+                remedy=f"give the folder above, {Path(os.path.abspath(base_video_dir)).parent}; a list of videos may "
+                f"name only {Path(os.path.abspath(base_video_dir)).name} (the folder of the masks likewise)",
+            )
     elif isinstance(videos, str | Path):
         source = Path(videos)
         names = [line.strip() for line in read_list(source).splitlines() if line.strip()]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote, urlsplit
@@ -38,6 +38,7 @@ def import_checkpoint(given: Path, checkpoint: str, data: Path, locks: Path) -> 
     entry = find_checkpoint(checkpoint)
     _check_exists(given)
     destination = data / "checkpoints" / entry.file
+    _check_elsewhere(given, destination)
     destination.parent.mkdir(parents=True, exist_ok=True)
     with filelock.FileLock(destination.with_name(f".{destination.name}.lock")):
         aside = destination.with_name(f".{destination.name}.importing")
@@ -71,8 +72,13 @@ def import_dataset(given: Path, dataset: str, archive: str | None, data: Path, l
     _check_exists(given)
     if given.is_file():
         return [_import_archive(given, dataset, _recognised(given, wanted, dataset), data, locks)]
-    archives = {name: file for name, facts in wanted.items() if (file := _beside(given, facts)) is not None}
+    _check_elsewhere(given, data / "datasets" / dataset)
     folders = _extracted_archives(given, wanted)
+    inside = [
+        top / PurePosixPath(wanted[name].holds[0]).parts[0] if not inner else top
+        for name, (top, inner) in folders.items()
+    ]
+    archives = {name: file for name, facts in wanted.items() if (file := _beside((given, *inside), facts)) is not None}
     if not archives and not folders:
         raise _unrecognised(given, entry, wanted)
     done = [_import_archive(file, dataset, name, data, locks) for name, file in archives.items() if name not in folders]
@@ -86,8 +92,9 @@ def import_dataset(given: Path, dataset: str, archive: str | None, data: Path, l
 def _import_archive(given: Path, dataset: str, archive: str, data: Path, locks: Path) -> str:
     facts = find_archive(dataset, archive)
     if facts.extract and not facts.hashed_by:
-        _check_content(given, facts)
+        _check_content(given, dataset, archive, facts)
     destination = data / "downloads" / facts.file
+    _check_elsewhere(given, destination)
     destination.parent.mkdir(parents=True, exist_ok=True)
     with filelock.FileLock(destination.with_name(f".{destination.name}.lock")):
         aside = destination.with_name(f".{destination.name}.importing")
@@ -149,7 +156,25 @@ def _extracted_archives(given: Path, archives: Mapping[str, Archive]) -> dict[st
             )
         if len(alike) > 1:
             found = {name: place for name, place in found.items() if name in called or name not in alike}
+    for name, (top, inner) in found.items():
+        _check_not_another(name, top, inner, archives)
     return found
+
+
+def _check_not_another(name: str, top: Path, inner: str, archives: Mapping[str, Archive]) -> None:
+    """Refuse a folder that is called like another archive's: `valid` without its meta.json looks like any images."""
+    called = {id: PurePosixPath(facts.holds[0]).parts[0] for id, facts in archives.items() if facts.holds}
+    for other, facts in archives.items():
+        if not inner or called[name] == top.name or called.get(other) != top.name:
+            continue
+        missing = [path for path in facts.holds if not top.parent.joinpath(path).exists()]
+        if missing:
+            raise VosflowError(
+                f"it is called like archive {other}, but there is no {' and no '.join(missing)}",
+                path=top,
+                expected=f"{facts.published_as or facts.file}, extracted: {', '.join(facts.holds)}",
+                remedy=f"complete it; or, if it is another archive in spite of its name, say --archive {name}",
+            )
 
 
 def _extracted(given: Path, name: str, facts: Archive) -> tuple[Path, str] | None:
@@ -192,12 +217,16 @@ def _names(facts: RemoteFile) -> set[str]:
     return {facts.file, facts.published_as or facts.file, *(unquote(Path(urlsplit(u).path).name) for u in addresses)}
 
 
-def _beside(folder: Path, facts: RemoteFile) -> Path | None:
-    return next((folder / name for name in sorted(_names(facts)) if (folder / name).is_file()), None)
+def _beside(folders: Iterable[Path], facts: RemoteFile) -> Path | None:
+    places = (folder / name for folder in folders for name in sorted(_names(facts)))
+    return next((place for place in places if place.is_file()), None)
 
 
-def _check_content(given: Path, facts: Archive) -> None:
-    """Refuse an archive without what it should hold; asked only where no hash is known."""
+def _check_content(given: Path, dataset: str, archive: str, facts: Archive) -> None:
+    """Refuse an archive without what it should hold; asked only where no hash is known.
+
+    Archives of several datasets have one name and one layout: only the number of their videos tells them apart.
+    """
     names = set(member_names(given))
     missing = [held for held in facts.holds if not any(n == held or n.startswith(f"{held}/") for n in names)]
     if missing:
@@ -207,6 +236,26 @@ def _check_content(given: Path, facts: Archive) -> None:
             expected=f"{facts.published_as or facts.file} as its publisher gives it, with {', '.join(facts.holds)}",
             remedy="give the right file, or say which archive it is with --archive",
         )
+    if not facts.holds:
+        return
+    frames = PurePosixPath(facts.holds[0])
+    found = {PurePosixPath(name).relative_to(frames).parts[0] for name in names if name.startswith(f"{frames}/")}
+    published = _numbers_of_videos(dataset, archive)
+    if published and len(found) not in published:
+        raise VosflowError(
+            f"there are {len(found)} videos in it",
+            path=given,
+            expected=f"{' or '.join(map(str, published))}, as in {facts.published_as or facts.file} of {dataset}",
+            remedy="it may be of another version or year. To use it as it is, extract it and name its folder in the "
+            f"config, as `paths: datasets: {{{dataset}: FOLDER}}`: then its results carry a note",
+        )
+
+
+def _numbers_of_videos(dataset: str, archive: str) -> list[int]:
+    """How many videos an archive may hold: those of its largest split, or of all (one may be a part of another)."""
+    splits = [split for split in find_dataset(dataset).splits.values() if split.archives == (archive,)]
+    numbers = [split.videos for split in splits]
+    return sorted({max(numbers), sum(numbers)}) if numbers and None not in numbers else []
 
 
 def _unrecognised(given: Path, entry: Dataset, archives: Mapping[str, Archive]) -> VosflowError:
@@ -234,6 +283,19 @@ def _check_exists(given: Path) -> None:
         raise VosflowError(
             "no such file or folder", path=given, expected="what --import is to use", remedy="correct the path"
         )
+
+
+def _check_elsewhere(given: Path, place: Path) -> None:
+    """Refuse what is in its place in the data folder already: a link would take that place, and lead to itself."""
+    own = [place.parent.resolve() / place.name, *([place.resolve()] if place.is_dir() else [])]
+    for path in (given.absolute().parent.resolve() / given.name, given.resolve()):
+        if any(path.is_relative_to(folder) for folder in own):
+            raise VosflowError(
+                "it is in the data folder already",
+                path=given,
+                expected="a file or folder elsewhere, for which a link is made there",
+                remedy="there is nothing to import: run snakemake, which checks and uses it where it is",
+            )
 
 
 def _mark(destination: Path, record: Record) -> None:

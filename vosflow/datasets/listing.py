@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,7 +51,7 @@ def catalog_rows(data: str | Path, word: str = "") -> list[Row]:
 
 
 def print_catalog(data: str | Path, word: str = "") -> None:
-    """Print `catalog_rows` as a table to stdout."""
+    """Print `catalog_rows` as a table to stdout; with `word`, also what should be known of these."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading, options in (
         ("for", {"no_wrap": True}),
@@ -78,8 +79,20 @@ def print_catalog(data: str | Path, word: str = "") -> None:
     for name, dataset in load_datasets().items():
         if dataset.register_at and name in shown:
             console.print(f"{dataset.name}: {dataset.terms or 'register'} ({dataset.register_at})", soft_wrap=True)
+    for line in _notes({row.id for row in rows}) if word else ():
+        console.print(line, soft_wrap=True)
     held = sum(row.here in ("yes", "imported") for row in rows)
     console.print(f"{len(rows)} files, {held} here. Terms and sources: vosflow/catalog/*.yaml")
+
+
+def _notes(ids: set[str]) -> Iterator[str]:
+    """What the catalog notes on these rows, one line each."""
+    for name, dataset in load_datasets().items():
+        files = {f"{name} {archive}": entry for archive, entry in dataset.archives.items()}
+        if ids & {name, *files}:
+            yield from (f"{name}: {note}" for note in dataset.notes)
+        yield from (f"{id}: {quirk}" for id, entry in files.items() if id in ids for quirk in entry.quirks)
+    yield from (f"{id}: {quirk}" for id, entry in load_checkpoints().items() if id in ids for quirk in entry.quirks)
 
 
 def checked_by(entry: RemoteFile) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from vosflow.datasets.lists import folder_names
 from vosflow.errors import VosflowError
 from vosflow.manifest import Prompt
 from vosflow.masks import read_label_map
@@ -152,16 +153,24 @@ def find_prompts(masks: MaskFolder, frames: Sequence[str], root: Path) -> tuple[
             if first_time or rule.use_all_masks:
                 prompts.append(Prompt(object_id, frame, path.relative_to(root).as_posix(), rule.encoding))
     if not prompts:
-        anywhere = rule.late_objects or rule.use_all_masks
-        found = "is empty" if input_frames else "is missing"
-        raise VosflowError(
-            f"video {video} has no object to track: "
-            + ("no mask with an object" if anywhere else f"the mask of its first frame, {frames[0]}, {found}"),
-            path=masks.folder,
-            expected="a mask that holds at least one object",
-            remedy=f"restore the mask; if objects appear later, {LATE}",
-        )
+        raise _nothing_to_track(masks, frames, input_frames)
     return tuple(sorted(objects)), tuple(prompts)
+
+
+def _nothing_to_track(masks: MaskFolder, frames: Sequence[str], input_frames: Sequence[str]) -> VosflowError:
+    rule = masks.rule
+    problem = "no mask with an object"
+    if not (rule.late_objects or rule.use_all_masks):
+        problem = f"the mask of its first frame, {frames[0]}, is {'empty' if input_frames else 'missing'}"
+    remedy = f"restore the mask; if objects appear later, {LATE}"
+    if not rule.per_obj_png_file and not any(masks.has(frame) for frame in frames) and folder_names(masks.folder):
+        remedy = "for masks {object}/{frame}.png, set per_obj_png_file (--per_obj_png_file)"
+    return VosflowError(
+        f"video {masks.video} has no object to track: {problem}",
+        path=masks.folder,
+        expected="a mask that holds at least one object",
+        remedy=remedy,
+    )
 
 
 def object_folders(folder: Path, video: str) -> dict[int, Path]:

@@ -101,6 +101,8 @@ def http_file(
             pause = max(backoff * 2 ** max(fruitless - 1, 0), getattr(error, "pause", 0.0))
             reporter.say(f"{destination.name}: {reason}; {have:,} bytes so far, again in {pause:.0f} s")
             time.sleep(pause)
+        except ValueError as error:  # numbers, addresses and letters that are none, in the answer's headers or chunks
+            raise SourceFailed(f"its answer makes no sense ({error})") from error
 
 
 def is_hopeless(error: Exception) -> bool:

@@ -211,3 +211,9 @@ def _disagreements(files: VideoFiles, entry: VideoEntry, truth: GroundTruth | No
             f"{entry.name}: a later annotation holds object {truth.largest_value}, but the first frame's largest is "
             f"{max(entry.objects)}; only objects of the first frame are tracked and scored"
         )
+    gaps = sorted(set(range(1, max(entry.objects, default=1))).difference(entry.objects))
+    if fixed and truth is not None and gaps:
+        yield (
+            f"{entry.name}: the first frame has no object {', '.join(map(str, gaps))}, but a larger id; the rules of "
+            "DAVIS 2017 count it as an object all the same, with J = F = 1 wherever it is not predicted"
+        )

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
 
-from vosflow.datasets.lists import folder_names
+from vosflow.datasets.davis2016 import frame_pairs
+from vosflow.datasets.lists import folder_names, read_list, read_names
 from vosflow.errors import VosflowError
 from vosflow.evaluation.instances import annotated_file
 from vosflow.evaluation.meta import Meta, find_meta
@@ -42,7 +43,8 @@ def annotated_folder(
         VosflowError: a missing or empty folder, a listed frame that is missing, an unreadable first annotation; a meta
             file that is missing, unreadable or of other videos.
     """
-    layout = load_protocol(protocol).layouts[0]
+    rules = load_protocol(protocol)
+    layout = rules.layouts[0]
     if layout == INSTANCES:
         if videos is not None or meta is not None:
             raise VosflowError(
@@ -71,8 +73,8 @@ def annotated_folder(
     if not listed:
         raise VosflowError(
             "no video to score",
-            path=videos or annotations,
-            expected="one sub-folder per video" if videos is None else "one video per line",
+            path=annotations,
+            expected="one sub-folder per video",
             remedy="check the path; for DAVIS the annotations' folder ends with Annotations/480p",
         )
     if layout == PER_OBJECT:
@@ -81,7 +83,7 @@ def annotated_folder(
         entries = tuple(_entry(annotations, video, frames) for video, frames in listed.items())
     if facts is not None:
         entries = tuple(_with_facts(entry, facts, annotations) for entry in entries)
-    return Manifest(
+    manifest = Manifest(
         dataset=annotations.name,
         split="annotations",
         root=str(annotations),
@@ -90,42 +92,22 @@ def annotated_folder(
         protocol=protocol,
         notes=() if facts is None else facts.notes,
     )
+    return replace(manifest, notes=(*manifest.notes, *rules.remarks(manifest)))
 
 
 def read_video_list(path: str | Path) -> FrameList:
     """Read a list of videos: names separated by white space, or the frame pairs of DAVIS 2016.
 
     A pair is a line such as "/JPEGImages/480p/bear/00000.jpg /Annotations/480p/bear/00000.png"; the video and the
-    frame are named by the second path.
+    frame are named by both paths.
 
     Raises:
-        VosflowError: the file is unreadable, or a line with paths is not a pair.
+        VosflowError: the file is unreadable or empty, a video is listed twice, or a line with paths is not a pair.
     """
-    try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise VosflowError(
-            f"the list of videos is not readable ({error})",
-            path=path,
-            expected="a text file with one video per line",
-            remedy="check the path; for DAVIS 2017 it is ImageSets/2017/val.txt",
-        ) from error
-    if not any("/" in line for line in lines):
-        return dict.fromkeys(name for line in lines for name in line.split())
-    frames: dict[str, list[str]] = {}
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        paths = [Path(word) for word in line.split()]
-        if len(paths) != 2 or paths[1].suffix != ".png" or not paths[1].parent.name:
-            raise VosflowError(
-                f"line {number} is not a pair of an image and an annotation: {line.strip()!r}",
-                path=path,
-                expected="/JPEGImages/480p/{video}/{frame}.jpg /Annotations/480p/{video}/{frame}.png",
-                remedy="use the list as DAVIS 2016 ships it, or one video name per line",
-            )
-        frames.setdefault(paths[1].parent.name, []).append(paths[1].stem)
-    return {video: tuple(names) for video, names in frames.items()}
+    path = Path(path)
+    if "/" in read_list(path):
+        return {video: tuple(names) for video, names in frame_pairs(path).items()}
+    return dict.fromkeys(read_names(path))
 
 
 def _entry(annotations: Path, video: str, listed: tuple[str, ...] | None) -> VideoEntry:
@@ -136,7 +118,8 @@ def _entry(annotations: Path, video: str, listed: tuple[str, ...] | None) -> Vid
             f"video {video} has no ground truth" + ("" if folder.is_dir() else ": its folder is missing"),
             path=folder,
             expected="one PNG file of object ids per frame",
-            remedy="check the list of videos and the annotations' folder (for DAVIS it ends with Annotations/480p)",
+            remedy="check the list of videos and the annotations' folder (for DAVIS it ends with Annotations/480p); "
+            "for {video}/{object}/{frame}.png use protocol sav",
         )
     if listed is not None:
         absent = [name for name in listed if name not in set(names)]

@@ -21,6 +21,8 @@ from pycocotools import mask as rle
 from vosflow.errors import VosflowError
 from vosflow.manifest import INSTANCES, ImageFolder, Manifest, VideoEntry
 
+RESULTS_FILE = "results.json"
+
 Tube = tuple[Mapping | None, ...]
 """The masks of one instance, compressed run lengths as pycocotools has them; None on frames where it is absent."""
 
@@ -123,11 +125,13 @@ def read_results(
     """The results of each of the manifest's videos, in the order of the file.
 
     Args:
+        path: see `results_file`.
         categories: the ids that results may have; None allows all.
 
     Raises:
         VosflowError: the file is unreadable, or an entry breaks the format: see `result_problems`.
     """
+    path = results_file(path)
     results = read_json_file(path)
     for problem in result_problems(results, manifest, categories):
         raise VosflowError(
@@ -146,6 +150,12 @@ def read_results(
             FoundInstance(entry["category_id"], float(entry["score"]), _mean_area(_areas(tube)), tube)
         )
     return found
+
+
+def results_file(path: str | Path) -> Path:
+    """The file that a user means by `path`: it, or the results.json in it if it is a folder."""
+    path = Path(path)
+    return path / RESULTS_FILE if path.is_dir() else path
 
 
 def result_problems(results: object, manifest: Manifest, categories: Mapping[int, str] | None = None) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -61,14 +62,19 @@ class LiveScorer:
                 raise VosflowError(f"frame {frame} comes out of order")
             begun.scorer.add(frame, self._selected(video, masks, objects))
             begun.next = next(begun.coming, None)
-        except (VosflowError, ValueError, KeyError):  # `evaluate` will say what is wrong, with the name of the file
+        except Exception:  # whatever it is: the masks are good, and `evaluate` will say it, with the name of the file
             self._given_up.add(video)
             self._begun.pop(video, None)
 
     @property
     def rows(self) -> dict[str, list[Score]]:
         """The rows of all videos that have been scored completely. Call once, at the end."""
-        return {video: begun.scorer.rows() for video, begun in self._begun.items() if begun.next is None}
+        rows = {}
+        for video, begun in self._begun.items():
+            if begun.next is None:
+                with contextlib.suppress(Exception):  # as above
+                    rows[video] = begun.scorer.rows()
+        return rows
 
     def _begin(self, video: str) -> _Begun:
         coming = iter(self._needs[video].items())

@@ -117,5 +117,8 @@ def _places() -> tuple[Path, ...]:
     """Where the object file may lie."""
     facts = (*map(importlib.metadata.version, ("numba", "llvmlite")), llvm.get_process_triple(), *_processor())
     digest = hashlib.sha256(SOURCE.read_bytes() + "\n".join(facts).encode()).hexdigest()[:16]
-    user = Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser(), "vosflow")
-    return tuple(folder / f"kernel.{digest}.o" for folder in (SOURCE.parent / "__pycache__", user))
+    user = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    folders = [SOURCE.parent / "__pycache__"]
+    if os.path.isabs(user):  # else the user has no home, as in some containers
+        folders.append(Path(user, "vosflow"))
+    return tuple(folder / f"kernel.{digest}.o" for folder in folders)

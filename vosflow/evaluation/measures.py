@@ -56,7 +56,8 @@ def disk(radius: float) -> Element:
 
     Any other radius gives the set that `skimage.morphology.disk(radius)` gives as the kernel of cv2.dilate: its grid
     runs from -radius in steps of 1 and misses the centre, so it reaches less far down and right than up and left. For
-    480x854 pixels MOSE v2 uses the radius 7.837: 191 offsets.
+    480x854 pixels MOSE v2 uses the radius 7.837: 191 offsets. Where skimage's set is empty (for some radii below 0.6),
+    OpenCV takes its first place alone.
     """
     steps = np.arange(-radius, radius + 1)
     anchor = len(steps) // 2
@@ -65,6 +66,7 @@ def disk(radius: float) -> Element:
         (inside,) = np.nonzero(steps**2 + y**2 <= radius**2)
         if len(inside):
             rows.append((dy - anchor, int(inside[0]) - anchor, int(inside[-1]) - anchor))
+    rows = rows or [(-anchor, -anchor, -anchor)]
     return Element(tuple(sorted(rows, key=lambda row: abs(row[0]))))
 
 

@@ -28,8 +28,8 @@ def read_ids(path: str | Path) -> np.ndarray:
     """The pixel values of a palette, grey or 1-bit image, uint8 [H, W].
 
     Raises:
-        VosflowError: the file is missing, damaged, or has more than one channel or 8 bits; or a checksum in it is
-            wrong, which Pillow does not notice everywhere.
+        VosflowError: the file is missing, damaged, a JPEG, or has more than one channel or 8 bits; or a checksum in it
+            is wrong, which Pillow does not notice everywhere.
     """
     try:
         data = Path(path).read_bytes()

@@ -46,8 +46,8 @@ class Predictions:
             {video: number of missing files}, only videos with any; always empty if strict.
 
         Raises:
-            VosflowError: no such folder; or, if strict, naming every video without a folder, or the first video with
-                missing frames and which.
+            VosflowError: no such folder; or, if strict or if nothing at all is there, naming every video without a
+                folder, or the first video with missing masks and which.
         """
         if not self.folder.is_dir():
             raise VosflowError(
@@ -65,19 +65,20 @@ class Predictions:
                 remedy="run the tracker on these videos; if the videos lie in a sub-folder of "
                 f"{self.folder}, name that sub-folder",
             )
-        missing = {video.name: self._missing(video.name, needs[video.name]) for video in manifest.videos}
+        needed = {video.name: self._files(needs[video.name]) for video in manifest.videos}
+        missing = {video: self._missing(video, files) for video, files in needed.items()}
+        nothing = all(len(names) == _count(needed[video]) for video, names in missing.items())
         missing = {video: names for video, names in missing.items() if names}
-        if missing and self.strict:
+        if missing and (self.strict or nothing):
             video, names = next(iter(missing.items()))
             raise VosflowError(
-                f"the prediction of video {video} lacks {len(names)} of {len(needs[video])} "
-                f"scored frames: {some(names)}",
+                f"the prediction of video {video} lacks {len(names)} of {_count(needed[video])} masks: {some(names)}",
                 path=self.folder / video / names[0],
                 expected="one label map {frame}.png for each scored frame"
                 if self.layout == LABEL_MAPS
                 else "one mask {object}/{frame}.png for each scored frame of each object",
-                remedy="run the tracker again on this video; masks must be named like the frames. "
-                "To count what is missing as empty: --no-strict",
+                remedy="run the tracker again on this video; masks must be named like the frames"
+                + ("" if nothing else ". To count what is missing as empty: --no-strict"),
             )
         return {video: len(names) for video, names in missing.items()}
 
@@ -98,18 +99,22 @@ class Predictions:
         folder = self.folder / video.name
         return {o: self._read_mask(video, folder / object_folder(o) / f"{frame}.png") for o in objects}
 
-    def _missing(self, video: str, needs: Needs) -> list[str]:
-        folder = self.folder / video
+    def _files(self, needs: Needs) -> dict[str, list[str]]:
+        """The files that are needed of a video: their names, by their folder below that of the video."""
         if self.layout == LABEL_MAPS:
-            return missing_files(folder, (f"{frame}.png" for frame in needs))
-        files: dict[int, list[str]] = {}
+            return {"": [f"{frame}.png" for frame in needs]}
+        files: dict[str, list[str]] = {}
         for frame, objects in needs.items():
             for object_id in objects:
-                files.setdefault(object_id, []).append(f"{frame}.png")
+                files.setdefault(object_folder(object_id), []).append(f"{frame}.png")
+        return files
+
+    def _missing(self, video: str, files: Mapping[str, list[str]]) -> list[str]:
+        """Those that are not there, relative to the video's folder."""
         return [
-            f"{object_folder(object_id)}/{name}"
-            for object_id, names in files.items()
-            for name in missing_files(folder / object_folder(object_id), names)
+            str(Path(folder, name))
+            for folder, names in files.items()
+            for name in missing_files(self.folder / video / folder, names)
         ]
 
     def _read_mask(self, video: VideoEntry, path: Path) -> np.ndarray:
@@ -136,3 +141,7 @@ class Predictions:
                 remedy="save label maps at the ground truth's size; if you must resize ids, use nearest neighbour",
             )
         return label_map
+
+
+def _count(files: Mapping[str, list[str]]) -> int:
+    return sum(map(len, files.values()))

@@ -10,6 +10,7 @@ not at all. Nothing here is a cache: an evaluation never reads what an earlier o
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import os
 from collections.abc import Iterable, Sequence
@@ -90,7 +91,8 @@ def _write(path: Path, columns: Sequence[str], rows: Iterable[Sequence[object]])
             writer.writerows(rows)
         os.replace(aside, path)
     except OSError as error:
-        aside.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            aside.unlink(missing_ok=True)
         raise VosflowError(
             f"the scores cannot be written ({error})",
             path=path,

@@ -27,7 +27,7 @@ def forecast_table(forecasts: Iterable[Forecast]) -> Table:
             str(one.videos_done),
             str(one.frames_to_do) if known else f"~{one.frames_to_do}",
             str(one.jobs),
-            f"{one.seconds / 3600:.2f} {'GPU' if one.run.gpus else 'CPU'}" if one.frames_to_do else "",
+            f"{_hours(one.seconds)} {'GPU' if one.run.gpus else 'CPU'}" if one.frames_to_do else "",
             one.basis if one.frames_to_do else "",
         )
     return table
@@ -40,16 +40,18 @@ def forecast_totals(forecasts: Iterable[Forecast], execution: ExecutionConfig) -
     frames, done = sum(one.frames_to_do for one in forecasts), sum(one.frames_done for one in forecasts)
     if not to_do:
         return [f"nothing is left to track: {done} frames of {len(forecasts)} runs are done"]
-    videos = sum((one.videos or 0) - one.videos_done for one in forecasts)
-    unknown = "" if all(one.videos for one in forecasts) else " (some datasets are not there to be counted yet)"
+    jobs = sum(one.jobs for one in forecasts)
+    uncounted = any(one.videos is None for one in forecasts)
+    videos = "?" if uncounted else str(sum(one.videos - one.videos_done for one in forecasts))
     lines = [
-        f"{len(to_do)} of {len(forecasts)} runs have something to track: {sum(one.jobs for one in forecasts)} jobs, "
-        f"{videos} videos, {frames} frames{unknown}; {done} frames are done already"
+        f"{len(to_do)} of {len(forecasts)} runs have something to track: {jobs} jobs, {videos} videos, "
+        f"{'~' * uncounted}{frames} frames; {done} frames are done already",
+        *(["? and ~: the manifest of a dataset is not written yet, its frames are a guess"] if uncounted else []),
     ]
     for device, gpus in (("GPU", 1), ("CPU", 0)):
         seconds = sum(one.seconds for one in to_do if one.run.gpus == gpus)
         if seconds:
-            lines.append(f"tracking takes about {seconds / 3600:.2f} {device} hours (loading of weights not counted)")
+            lines.append(f"tracking takes about {_hours(seconds)} {device} hours (loading of weights not counted)")
     lines.append(
         "estimated from: videos of finished runs with the same tracker and weights, or else the same tracker; "
         f"expected: frames_per_second ({execution.frames_per_second:g}) of the config"
@@ -64,3 +66,7 @@ def forecast_totals(forecasts: Iterable[Forecast], execution: ExecutionConfig) -
                 "(another number of jobs computes no video again)"
             )
     return lines
+
+
+def _hours(seconds: float) -> str:
+    return f"{seconds / 3600:.2f}" if seconds >= 36 else "<0.01"

@@ -26,10 +26,10 @@ METRICS = {
 """The column of global_results.csv for each metric; those that a run's protocol does not compute are passed over."""
 
 SAM2_AS_PUBLISHED = {"num_maskmem": (TRAINED_NUM_MASKMEM,), "image_size": (TRAINED_IMAGE_SIZE,)}
-SAME_METHOD = ("precision", "mode")
-AS_PUBLISHED = {"sam2": SAM2_AS_PUBLISHED, "sam2long": {**SAM2_AS_PUBLISHED, "preset": ("readme",)}}
-"""Values that say aloud what the released networks and their authors' scripts do anyway: they change no method, nor do
-the settings in SAME_METHOD, whatever they are."""
+SAME_METHOD = ("precision", "mode", "preset")
+AS_PUBLISHED = {"sam2": SAM2_AS_PUBLISHED, "sam2long": SAM2_AS_PUBLISHED}
+"""Values that say aloud what the released networks do anyway: they change no method, nor do the settings in SAME_METHOD,
+whatever they are (a preset only names the values of other settings)."""
 
 TOLERANCE = 0.005
 """How far two runs of the same weights may be apart, as a fraction: the re-runs of SAM 2 on SA-V test by the authors of
@@ -89,10 +89,7 @@ def _reasons(run: RunResult, row: PublishedRow) -> Iterator[str]:
         differing = {name: changed.get(name, "default") for name in sorted({*changed, *row.settings})}
         differing = {name: value for name, value in differing.items() if row.settings.get(name, "default") != value}
         yield "other settings: " + ", ".join(f"{name}={value}" for name, value in differing.items())
-    expected = _videos(run)
-    tracked = len(run.description["videos"])
-    if expected not in (None, tracked):
-        yield f"{tracked} of {expected} videos"
+    yield from _missing(run)
 
 
 def _method_settings(run: RunResult) -> dict:
@@ -109,8 +106,13 @@ def _evaluator(name: str) -> str:
     return {"server": "the publisher's server", "unknown": "an evaluator that is not named"}.get(name, name)
 
 
-def _videos(run: RunResult) -> int | None:
+def _missing(run: RunResult) -> Iterator[str]:
+    """How many videos, frames and objects were tracked where the publisher counts others."""
     try:
-        return find_split(run.description["dataset"], run.description["split"]).videos
-    except VosflowError:
-        return None  # a dataset of the user's own
+        facts = find_split(run.description["dataset"], run.description["split"])
+    except VosflowError:  # a dataset of the user's own
+        return
+    for what in ("videos", "frames", "objects"):
+        published, tracked = getattr(facts, what), run.description["totals"][what]
+        if published not in (None, tracked):
+            yield f"{tracked} of {published} {what}"

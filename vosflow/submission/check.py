@@ -15,7 +15,6 @@ from vosflow.manifest import INSTANCES, LABEL_MAPS, Manifest, VideoEntry
 from vosflow.masks import object_folder, read_label_map
 from vosflow.submission.formats import Format
 
-RESULTS_FILE = "results.json"
 SHOWN = 10
 INDEX_PNG = (8, 3)  # bit depth and colour type of an 8-bit palette PNG
 
@@ -189,11 +188,11 @@ def _check_objects(video: VideoEntry, frames: Sequence[str], predictions: Path, 
 
 
 def _check_instances(manifest: Manifest, predictions: Path) -> Findings:
-    from vosflow.evaluation.instances import read_json_file, result_problems  # pycocotools, for this layout only
+    from vosflow.evaluation import instances  # pycocotools, for this layout only
 
-    path = predictions / RESULTS_FILE if predictions.is_dir() else predictions
-    results = read_json_file(path)
-    findings = Findings([PackedFile(RESULTS_FILE, path)], list(result_problems(results, manifest)))
+    path = instances.results_file(predictions)
+    results = instances.read_json_file(path)
+    findings = Findings([PackedFile(instances.RESULTS_FILE, path)], list(instances.result_problems(results, manifest)))
     if not findings.problems:
         findings.problems = [
             f"entry {number}: the score {entry['score']} is not finite, and so no JSON"

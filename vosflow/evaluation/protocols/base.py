@@ -77,6 +77,22 @@ class Rules(ABC):
                 expected=f"layout {' or '.join(self.layouts)}",
                 remedy="use the protocol of the dataset's publisher",
             )
+        for video in manifest.videos if manifest.layout == LABEL_MAPS else ():
+            odd = [object_id for object_id in (*video.objects, *video.object_frames) if not 1 <= object_id <= 255]
+            if odd:
+                raise VosflowError(
+                    f"video {video.name} has an object {odd[0]}, which no label map can hold",
+                    path=manifest.root,
+                    expected="ids from 1 to 255",
+                    remedy="correct the ids in the publisher's meta file, or write the manifest again",
+                )
+
+    def remarks(self, manifest: Manifest) -> Iterable[str]:
+        """What is odd in this ground truth and changes numbers by these rules; raises VosflowError if it is unreadable.
+
+        For bare folders: in manifests of datasets the adapters note it.
+        """
+        return ()
 
 
 class Protocol(Rules):

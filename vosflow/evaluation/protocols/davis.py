@@ -9,14 +9,15 @@ from pathlib import Path
 import numpy as np
 
 from vosflow.errors import VosflowError
-from vosflow.evaluation.ground_truth import ground_truth_frames, read_ground_truth
-from vosflow.evaluation.measures import score_frame
+from vosflow.evaluation.ground_truth import ground_truth_frames, read_ground_truth, some
+from vosflow.evaluation.measures import areas, score_frame
 from vosflow.evaluation.protocols.base import Protocol, VideoScorer
 from vosflow.evaluation.scores import Score
 from vosflow.evaluation.statistics import Summary, summarize
 from vosflow.manifest import Manifest, VideoEntry
 
 VOID = 255
+MOST_VALUES = 32  # above 0, in a mask of DAVIS 2016; videos of DAVIS 2017 have 10 objects at most
 
 
 class _Davis(Protocol):
@@ -117,14 +118,27 @@ class Davis2017(_Davis):
             )
         return range(1, count + 1)
 
+    def remarks(self, manifest: Manifest) -> Iterable[str]:
+        gaps = []
+        for video in manifest.videos:
+            found = areas(read_ground_truth(video, manifest.root, ground_truth_frames(video)[0]), range(1, VOID))
+            ids = np.flatnonzero(found) + 1
+            gaps += [f"{video.name}_{number}" for number in range(1, max(ids, default=1)) if number not in ids]
+        if gaps:
+            yield (
+                f"not on the first frame, though a larger id is: {some(gaps)}. By the rules each is an object all the "
+                "same, with J = F = 1 wherever it is not predicted"
+            )
+
     def check_prediction(self, guess: np.ndarray, objects: range, path: Path | None) -> None:
         if guess.max() > objects[-1]:
-            unknown = [int(object_id) for object_id in np.unique(guess) if object_id > objects[-1]]
+            unknown = [str(object_id) for object_id in np.unique(guess) if object_id > objects[-1]]
             raise VosflowError(
-                f"the prediction has ids that the video does not have: {', '.join(map(str, unknown))}",
+                f"the prediction has ids that the video does not have: {some(unknown)}",
                 path=path,
                 expected=f"0 for background and ids up to {objects[-1]}, the largest of the first ground-truth frame",
-                remedy="map the tracker's ids to those of the first annotation; save ids, not colours or probabilities",
+                remedy="map the tracker's ids to those of the first annotation; save ids, not colours or "
+                "probabilities. If objects that appear later are to count, use another protocol (see --protocol list)",
             )
 
 
@@ -137,6 +151,9 @@ class Davis2016(_Davis):
     4. Recall counts values strictly above 0.5. The toolkit keeps the uncounted frames as NaN and strips them
        (`db_statistics`) before it takes recall and the decay's bins, so both are those of DAVIS 2017.
     5. Totals are means over videos, which are means over objects here. They are reported in the columns of DAVIS 2017.
+
+    Unlike the toolkit it refuses a prediction with more than 32 values: they are probabilities, or the noise of a JPEG,
+    of which every value above 0 would count.
     """
 
     name = "davis2016"
@@ -150,3 +167,13 @@ class Davis2016(_Davis):
 
     def to_ids(self, label_map: np.ndarray) -> np.ndarray:
         return (label_map > 0).astype(np.uint8)
+
+    def check_prediction(self, guess: np.ndarray, objects: range, path: Path | None) -> None:
+        values = np.count_nonzero(areas(guess, range(1, 256)))
+        if values > MOST_VALUES:
+            raise VosflowError(
+                f"the prediction has {values} values above 0: it looks like probabilities, and all of them would count",
+                path=path,
+                expected="0 for background, and another value for the object (or the ids of its parts)",
+                remedy="apply the tracker's threshold, and save the result as a PNG",
+            )

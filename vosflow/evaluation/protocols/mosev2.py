@@ -75,7 +75,7 @@ class MoseV2(Protocol):
     headline = "J&F-dot-Mean"
     late_objects = True
     notes = (
-        "MOSEv2's J is (I+1)/(U+1): never 0 where the object is small.",
+        "MOSEv2's J is (I+1)/(U+1): above 0 even without any overlap, the more so the smaller the object.",
         "MOSEv2's F is not that of DAVIS: where the object is large, its tolerance is a disk off its centre "
         "(defect of the published scorer, reproduced; mosev2-fixed is without it).",
     )

@@ -68,6 +68,14 @@ class Settings(TrackerSettings):
             return given
         return {**PRESETS.get(str(given.get("preset", "davis2017")), {}), **given}
 
+    def precision_on(self, device: str) -> str:
+        """See `TrackerSettings.precision_on`."""
+        if self.precision is not None or self.speed == "exact" or device == "cpu":
+            return self.precision or "float32"
+        import torch
+
+        return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
+
     def notes(self) -> list[str]:
         """See `TrackerSettings.notes`."""
         preset = PRESETS[self.preset]
@@ -140,8 +148,3 @@ class RdeTracker:
         for remark in self._remarks:
             video.remark(remark)
         yield from track_video(self._network, self._computing, video, self.settings)
-
-    @property
-    def precision(self) -> str:
-        """What the loaded network computes in, for the records: "float32" or "bfloat16"."""
-        return self._computing.precision

@@ -13,7 +13,6 @@ from vosflow.trackers.rde import Settings
 from vosflow.trackers.rde.network import RdeNetwork
 
 ALL_OBJECTS = 1_000  # at once: more than a video has
-OBJECTS_ON_A_CPU = 4
 FRAMES_ON_A_GPU = 4  # at once, for the key encoder
 
 
@@ -24,13 +23,14 @@ class Computing:
     Attributes:
         device: "cpu" or "cuda".
         precision: "float32" or "bfloat16".
-        objects_at_once, frames_at_once: how many share a call of the network; fewer, once memory runs out.
+        objects_at_once, frames_at_once: how many share a call of the network; fewer, once memory runs out. On a CPU
+            several take as long as one by one, and more memory: what objects share is computed once in any case.
         channels_last: layout of features in memory.
     """
 
     device: str
     precision: str = "float32"
-    objects_at_once: int = OBJECTS_ON_A_CPU
+    objects_at_once: int = 1
     frames_at_once: int = 1
     channels_last: bool = False
 
@@ -65,14 +65,13 @@ class Computing:
 
 def resolve_computing(settings: Settings, device: str) -> Computing:
     """What `settings` ask for on a device, "cpu" or "cuda"; raises VosflowError if there is no GPU."""
-    if device == "cpu":
-        return Computing(device, settings.precision or "float32")
-    if not torch.cuda.is_available():
+    if device == "cuda" and not torch.cuda.is_available():
         raise VosflowError(
             f"the device {device} is demanded, but torch sees no GPU",
             expected="a CUDA GPU with a driver that this torch supports",
             remedy="check nvidia-smi and CUDA_VISIBLE_DEVICES, or track on the CPU (device: cpu)",
         )
-    fast = settings.speed == "fast"
-    own = "bfloat16" if fast and torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
-    return Computing(device, settings.precision or own, ALL_OBJECTS, FRAMES_ON_A_GPU, channels_last=fast)
+    precision = settings.precision_on(device)
+    if device == "cpu":
+        return Computing(device, precision)
+    return Computing(device, precision, ALL_OBJECTS, FRAMES_ON_A_GPU, channels_last=settings.speed == "fast")

@@ -47,7 +47,7 @@ class Frame:
         It is resized after it was normalised, bicubically and without antialiasing, and padded with zeros at last:
         so did torchvision 0.9, with which the authors' numbers were made. (Newer ones antialias unless told not to.)
         """
-        image = torch.from_numpy(rgb).permute(2, 0, 1).float().div_(255)
+        image = torch.tensor(rgb).permute(2, 0, 1).float().div_(255)
         image = image.sub_(torch.tensor(MEAN)[:, None, None]).div_(torch.tensor(STD)[:, None, None])
         if self.size != (self.height, self.width):
             image = F.interpolate(image[None], self.size, mode="bicubic", align_corners=False, antialias=False)[0]

@@ -90,11 +90,7 @@ def plan_steps(video: Video, policy: str, mem_every: int, wanted: Collection[int
     if wanted is None:
         return steps
     last = max((step.index for step in steps if step.index in wanted), default=-1)
-    return [
-        step
-        for step in steps
-        if step.index in wanted or (step.index < last and (step.prompts or step.remembers))
-    ]
+    return [step for step in steps if step.index in wanted or (step.index < last and (step.prompts or step.remembers))]
 
 
 def _check_one_prompt_each(video: Video, prompts: Mapping[int, tuple[Prompt, ...]]) -> None:

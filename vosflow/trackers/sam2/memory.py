@@ -16,7 +16,7 @@ from vosflow.trackers.sam2.steps import Prompted, Steps
 
 @dataclass(frozen=True)
 class Bank:
-    """What one frame attends to: references to what is remembered; `tokens` puts them together.
+    """What one frame attends to: references, which `Steps.attended` puts together.
 
     Attributes:
         memories: (memory of a frame [h w, 1, Cm], row of its positions).

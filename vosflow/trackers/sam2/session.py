@@ -11,8 +11,8 @@ from torch import Tensor
 
 from vosflow.ahead import ahead
 from vosflow.manifest import Prompt
+from vosflow.trackers.batches import Batches
 from vosflow.trackers.prompts import first_index, prompts_by_frame
-from vosflow.trackers.sam2.batches import Batches
 from vosflow.trackers.sam2.frames import FrameTensors
 from vosflow.trackers.sam2.steps import Features, Steps
 from vosflow.video import Video

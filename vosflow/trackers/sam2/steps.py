@@ -52,17 +52,15 @@ class Prompted:
         masks: logits, float32 [B, 1, s, s].
         memory: bfloat16 [h w, B, Cm].
         pointers: [B, C].
-        object_scores: logit of being visible, [B, 1].
     """
 
     masks: Tensor
     memory: Tensor
     pointers: Tensor
-    object_scores: Tensor
 
     def split(self) -> list[Prompted]:
         """One of each object."""
-        parts = (self.masks.split(1), self.memory.split(1, dim=1), self.pointers.split(1), self.object_scores.split(1))
+        parts = (self.masks.split(1), self.memory.split(1, dim=1), self.pointers.split(1))
         return [Prompted(*part) for part in zip(*parts, strict=True)]
 
 
@@ -152,7 +150,7 @@ class Steps:
         logits, scores = output["pred_masks"], output["object_score_logits"]
         # The memory is made from the stride-4 logits, not from the mask itself: this is how the authors' code does it.
         memory = self.encode_memory(features, logits, scores, from_prompt=True)
-        return Prompted(logits, memory, output["obj_ptr"], scores)
+        return Prompted(logits, memory, output["obj_ptr"])
 
     def attend(self, features: Features, memory: Tensor, positions: Tensor, pointer_tokens: int) -> Tensor:
         """Image features that know the memory: the input of the decoder, [B, C, h, w].
