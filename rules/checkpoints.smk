@@ -26,5 +26,5 @@ rule fetch_checkpoint:
         identity=lambda wildcards: checkpoint_identity(checkpoint_id(wildcards.file)),
         data=lambda wildcards: DATA,
     shell:
-        "python \"$VOSFLOW\"/scripts/fetch.py --checkpoint {params.checkpoint} --data {params.data:q} --marker {output:q}"
+        'python "$VOSFLOW"/scripts/fetch.py --checkpoint {params.checkpoint} --data {params.data:q} --marker {output:q}'
         " 2>&1 | tee {log:q}"

@@ -26,7 +26,7 @@ rule make_demo_dataset:
         folder=lambda wildcards, output: output[0].removesuffix(".json"),
         code=code_digest("vosflow.datasets.demo"),
     shell:
-        "python \"$VOSFLOW\"/scripts/make_demo_dataset.py --output {params.folder:q} --marker {output:q} > {log:q} 2>&1"
+        'python "$VOSFLOW"/scripts/make_demo_dataset.py --output {params.folder:q} --marker {output:q} > {log:q} 2>&1'
 
 
 rule fetch_archive:
@@ -49,7 +49,7 @@ rule fetch_archive:
         identity=lambda wildcards: archive_identity(wildcards.file),
         data=lambda wildcards: DATA,
     shell:
-        "python \"$VOSFLOW\"/scripts/fetch.py {params.source:q} --data {params.data:q} --marker {output:q} 2>&1 | tee {log:q}"
+        'python "$VOSFLOW"/scripts/fetch.py {params.source:q} --data {params.data:q} --marker {output:q} 2>&1 | tee {log:q}'
 
 
 rule extract_archive:
@@ -73,7 +73,7 @@ rule extract_archive:
         archive=lambda wildcards, input: input[0].removesuffix(FETCHED),
         folder=lambda wildcards, output: output[0].removesuffix(".json"),
     shell:
-        "python \"$VOSFLOW\"/scripts/extract_archive.py {params.archive:q} --folder {params.folder:q} --marker {output:q} > {log:q} 2>&1"
+        'python "$VOSFLOW"/scripts/extract_archive.py {params.archive:q} --folder {params.folder:q} --marker {output:q} > {log:q} 2>&1'
 
 
 rule write_manifest:
@@ -97,4 +97,4 @@ rule write_manifest:
         state=lambda wildcards: study.dataset(wildcards.dataset).state,
         code=lambda wildcards: study.dataset(wildcards.dataset).code,
     shell:
-        "python \"$VOSFLOW\"/scripts/write_manifest.py {params.source:q} --workers {threads} --output {output:q} > {log:q} 2>&1"
+        'python "$VOSFLOW"/scripts/write_manifest.py {params.source:q} --workers {threads} --output {output:q} > {log:q} 2>&1'

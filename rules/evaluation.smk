@@ -25,5 +25,5 @@ rule score_run:
         protocol=lambda wildcards: run_of(wildcards).protocol,
         code=lambda wildcards: run_of(wildcards).evaluation_code,
     shell:
-        "python \"$VOSFLOW\"/scripts/evaluate.py --manifest {input.manifest:q} --predictions {params.folder:q}/masks"
+        'python "$VOSFLOW"/scripts/evaluate.py --manifest {input.manifest:q} --predictions {params.folder:q}/masks'
         " --protocol {params.protocol} --workers {threads} --output {params.folder:q} > {log:q} 2>&1"

@@ -25,7 +25,7 @@ rule summarize:
         code=code_digest("vosflow.report.tables"),
         published=PUBLISHED,
     shell:
-        "python \"$VOSFLOW\"/scripts/summarize.py --runs {input.runs:q} --csv {output.csv:q} --md {output.md:q} > {log:q} 2>&1"
+        'python "$VOSFLOW"/scripts/summarize.py --runs {input.runs:q} --csv {output.csv:q} --md {output.md:q} > {log:q} 2>&1'
 
 
 rule write_report:
@@ -54,5 +54,5 @@ rule write_report:
         published=PUBLISHED,
         template=file_digest(f"{workflow.basedir}/vosflow/report/templates/index.html"),
     shell:
-        "python \"$VOSFLOW\"/scripts/write_report.py --runs {input.runs:q} --summary {input.summary:q} --title {params.title:q}"
+        'python "$VOSFLOW"/scripts/write_report.py --runs {input.runs:q} --summary {input.summary:q} --title {params.title:q}'
         " --filmstrips {params.filmstrips} --output {params.folder:q} > {log:q} 2>&1"

@@ -25,6 +25,6 @@ rule write_submission:
         folder=lambda wildcards: run_of(wildcards).folder,
         code=code_digest("vosflow.submission.pack"),
     shell:
-        "python \"$VOSFLOW\"/scripts/submit.py --dataset {params.dataset} --manifest {input.manifest:q}"
+        'python "$VOSFLOW"/scripts/submit.py --dataset {params.dataset} --manifest {input.manifest:q}'
         " --predictions {params.folder:q}/masks --output {output:q} --allow-empty-objects --workers {threads}"
         " > {log:q} 2>&1"

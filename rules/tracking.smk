@@ -28,7 +28,7 @@ rule track_shard:
         device=lambda wildcards: run_of(wildcards).device,
         folder=lambda wildcards: run_of(wildcards).folder,
     shell:
-        "python \"$VOSFLOW\"/scripts/track_shard.py --manifest {input.manifest:q} --method {params.method:q}"
+        'python "$VOSFLOW"/scripts/track_shard.py --manifest {input.manifest:q} --method {params.method:q}'
         " --shard {wildcards.shard} --shards {wildcards.shards} --folder {params.folder:q} --record {output:q}"
         " --device {params.device} --threads {threads} 2>&1 | tee {log:q}"
 
@@ -64,5 +64,5 @@ rule describe_run:
         folder=lambda wildcards: run_of(wildcards).folder,
         code=code_digest("vosflow.describe"),
     shell:
-        "python \"$VOSFLOW\"/scripts/describe_run.py --manifest {input.manifest:q} --description {params.description:q}"
+        'python "$VOSFLOW"/scripts/describe_run.py --manifest {input.manifest:q} --description {params.description:q}'
         " --folder {params.folder:q} --output {output:q} > {log:q} 2>&1"

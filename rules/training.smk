@@ -19,5 +19,5 @@ rule train_demo_sam2:
         work=f"{DATA}/training/sam2_demo.work.pt",
         code=code_digest("vosflow.training.demo_sam2"),
     shell:
-        "OMP_NUM_THREADS={threads} python \"$VOSFLOW\"/scripts/train_demo_sam2.py --work {params.work:q} --export {output:q}"
+        'OMP_NUM_THREADS={threads} python "$VOSFLOW"/scripts/train_demo_sam2.py --work {params.work:q} --export {output:q}'
         " 2>&1 | tee {log:q}"

@@ -190,7 +190,7 @@ def _catalog_dataset(config: Config, name: str) -> DatasetSource:
             found = _find_beside(places, entry.archives[archive])
             if found is not None:
                 lists[role] = found
-            elif role in facts.optional_lists and not Path(lists[role] + FETCHED).is_file():
+            elif role in facts.optional_lists and not Path(lists[role]).is_file():  # there if it was fetched by hand
                 del lists[role]
             else:
                 requires = (*requires, lists[role] + FETCHED)

@@ -61,7 +61,7 @@ class ShardWatch:
         return before != (self.started, self.job, self.ended)
 
     def _take(self, event: dict) -> None:
-        kind, time, job = event["event"], datetime.fromisoformat(event["time"]), event.get("job")
+        kind, time, job = event["event"], datetime.fromisoformat(event["time"]).astimezone(UTC), event.get("job")
         if kind == "video_done":
             self.finished.add(event["video"])
             self.failed.pop(event["video"], None)
@@ -242,7 +242,8 @@ def span(seconds: float) -> str:
 
 def _row(run: RunWatch, now: datetime) -> Iterable[str]:
     speed, jobs = run.frames_per_second(now), len(run.at_work(now))
-    left = span(run.frames_left / speed) if speed else "starting" if jobs else "waiting"
+    failed = any(shard.problem or shard.failed.keys() - run.finished for shard in run.shards.values())
+    left = span(run.frames_left / speed) if speed else "starting" if jobs else "failed" if failed else "waiting"
     return (
         f"{run.run.dataset.id}/{run.run.id}",
         f"{len(run.finished)}/{len(run.manifest.videos) if run.manifest else '?'}",

@@ -77,11 +77,11 @@ def test_meta_file_in_the_folder_of_the_split(tmp_path):
 def test_optional_list_that_was_fetched_is_used(tmp_path):
     make_lvos_tree(tmp_path / "valid")
     assert "unseen" not in planned("lvos_v2/valid", tmp_path, tmp_path / "data").lists
-    fetched = tmp_path / "data/downloads/LVOS-v2-unseen_videos.txt.fetched"
+    fetched = tmp_path / "data/downloads/LVOS-v2-unseen_videos.txt"
     fetched.parent.mkdir(parents=True)
-    fetched.write_text("{}")
+    fetched.write_text("vid1AAAA")
     source = planned("lvos_v2/valid", tmp_path, tmp_path / "data")
-    assert source.lists["unseen"] == str(fetched).removesuffix(".fetched") and str(fetched) in source.requires
+    assert source.lists["unseen"] == str(fetched) and source.requires == (f"{fetched}.fetched",)
 
 
 def test_sample_submission_under_its_publishers_name(tmp_path):

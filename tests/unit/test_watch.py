@@ -135,6 +135,7 @@ def test_a_job_that_fails_before_its_first_video_is_told(watch):
         raise ValueError("weights are broken\n  expected: others")
     text = screen(watch)
     assert "toy-val/static: shard 1 failed: weights are broken\n" in text and "0 jobs at work" in text
+    assert any(line.split()[:1] == ["toy-val/static"] and line.split()[-1] == "failed" for line in text.splitlines())
     tell("1-of-2", "start", frames_done=0)
     assert "broken" not in screen(watch), "tried again"
     tell("1-of-2", "video_failed", video="c", problem="no memory")

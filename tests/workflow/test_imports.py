@@ -21,7 +21,7 @@ STUDY = {
 
 
 def test_imported_folder_is_tracked_and_scored(tmp_path):
-    project = Project.make(tmp_path / "project", {"a": 3})
+    project = Project.make(tmp_path / "my project", {"a": 3})  # a path with a space
     catalog = project.folder / "vosflow/catalog/datasets.yaml"
     facts = yaml.safe_load(catalog.read_text())
     del facts["davis2017"]["splits"]["train"]

@@ -68,7 +68,10 @@ def plan(root: Path, split: str, facts: Split, lists: Mapping[str, Path]) -> Pla
             "not from and to the frames that the publisher's meta file names; scores may differ from the official ones"
         )
     if unseen is None and facts.has_ground_truth:
-        notes.append("there is no list of unseen videos: scores of seen and unseen categories cannot be told apart")
+        notes.append(
+            "there is no list of unseen videos (scripts/fetch.py --archive unseen_videos fetches it): scores of seen "
+            "and unseen categories cannot be told apart"
+        )
     return Plan(tuple(videos), tuple(notes))
 
 

@@ -28,7 +28,7 @@ METRICS = {
 SAM2_AS_PUBLISHED = {"num_maskmem": (TRAINED_NUM_MASKMEM,), "image_size": (TRAINED_IMAGE_SIZE,)}
 SAME_METHOD = ("precision", "mode", "preset")
 AS_PUBLISHED = {"sam2": SAM2_AS_PUBLISHED, "sam2long": SAM2_AS_PUBLISHED}
-"""Values that say aloud what the released networks do anyway: they change no method, nor do the settings in SAME_METHOD,
+"""Values that say aloud what the released networks do anyway: they change no method, nor do those of SAME_METHOD,
 whatever they are (a preset only names the values of other settings)."""
 
 TOLERANCE = 0.005
