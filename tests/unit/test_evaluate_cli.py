@@ -285,3 +285,18 @@ def test_the_meta_file(clips, protocol):
     path.write_text(json.dumps({"videos": {}}))
     assert str(path) in fails(*clips, protocol, meta=path)
     assert "reads no meta file" in fails(*clips, "davis2017", meta=path)
+
+
+@pytest.mark.parametrize(("protocol", "warned"), [("vos-benchmark", True), ("davis2016", False)])
+def test_wrong_ids_are_warned_of(tmp_path: Path, protocol: str, warned: bool) -> None:
+    for side, value in (("annotations", 1), ("predictions", 255)):
+        for frame in range(4):
+            target = tmp_path / side / "car" / f"{frame:05d}.png"
+            target.parent.mkdir(parents=True, exist_ok=True)
+            save_label_map(target, paint((value, disc(10, 10, 5))))
+    done = run_script(
+        *("--annotations", tmp_path / "annotations", "--predictions", tmp_path / "predictions"),
+        *("--protocol", protocol, "--workers", 1),
+    )
+    assert done.returncode == 0, done.stderr
+    assert ("(car: 255)" in done.stdout) == warned

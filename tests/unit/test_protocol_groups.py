@@ -138,6 +138,15 @@ def test_lvos_predictions_of_other_frames_need_not_exist(tmp_path: Path) -> None
     assert rows_of(evaluation, "v", 1) == [(1, 1), (1, 1)]
 
 
+def test_masks_of_0_and_255_are_warned_of(tmp_path: Path) -> None:
+    """The rules ignore unknown ids: without a warning it would look as if the tracker had found nothing."""
+    ranges = {"v": {1: (0, 6)}, "w": {1: (0, 6)}, "x": {1: (0, 6)}}
+    clips = {"v": ([ONE] * 6, [255 * ONE] * 6), "w": ([ONE] * 6, [ONE] * 6), "x": ([ONE] * 6, [0 * ONE] * 6)}
+    evaluation = score_lvos(tmp_path, clips, ranges, ["w"])
+    assert evaluation.strange == {"v": (255,)}  # not the empty one: nothing was found there
+    assert rows_of(evaluation, "v", 1) == [(0, 0)] * 4
+
+
 def test_lvos_V_is_zero_without_variation_and_rounded_before_the_root(tmp_path: Path) -> None:
     truth = [ONE] * 6
     guess = [NOTHING, ONE, ONE, ONE, NOTHING, NOTHING]

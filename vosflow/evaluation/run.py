@@ -5,11 +5,13 @@ from __future__ import annotations
 import functools
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+
 from vosflow.errors import VosflowError
-from vosflow.evaluation.ground_truth import check_ground_truth
+from vosflow.evaluation.ground_truth import check_ground_truth, read_ground_truth
 from vosflow.evaluation.machine_code import prepare
 from vosflow.evaluation.predictions import Needs, Predictions
 from vosflow.evaluation.processes import WorkerDied, in_processes
@@ -34,12 +36,14 @@ class Evaluation:
         scores: rows in the manifest's video order, then object, then frame.
         summary: the publisher's statistics.
         missing: {video: number of missing predictions, counted as empty}; empty if scoring was strict.
+        strange: {video: predicted ids}, see `_strange_ids`: what was scored is hardly what was meant.
     """
 
     protocol: Rules
     scores: list[Score]
     summary: Summary
     missing: dict[str, int]
+    strange: dict[str, tuple[int, ...]] = field(default_factory=dict)
 
 
 def evaluate_run(
@@ -125,12 +129,34 @@ def evaluate(
     check_ground_truth(manifest)
     rows = {video.name: scored[video.name] for video in manifest.videos if scored and video.name in scored}
     unscored = [video for video in manifest.videos if video.name not in rows]
+    strange = _strange_ids(unscored, manifest.root, needs, predictions) if protocol.ignores_ids else {}
     for video, scores in _score_videos(unscored, manifest.root, needs, predictions, protocol, workers):
         rows[video] = scores
         if progress is not None:
             progress(video, len(rows), len(manifest.videos))
     scores = [score for video in manifest.videos for score in rows[video.name]]
-    return Evaluation(protocol, scores, protocol.summarize(scores, manifest), missing)
+    return Evaluation(protocol, scores, protocol.summarize(scores, manifest), missing, strange)
+
+
+def _strange_ids(
+    videos: Sequence[VideoEntry], root: str, needs: Mapping[str, Needs], predictions: Predictions
+) -> dict[str, tuple[int, ...]]:
+    """{video: ids} where a label map has ids, and none is an object: masks of 0 and 255, for instance, or colours.
+
+    Rules that ignore unknown ids score them as empty. The first scored frame of each video is looked at, no other: it
+    shows the mistake, and costs nothing beside the scoring.
+    """
+    strange = {}
+    for video in videos:
+        frame = next(iter(needs[video.name]), None)
+        if frame is None:
+            continue
+        objects = {object_id for on_frame in needs[video.name].values() for object_id in on_frame}
+        objects = objects or set(np.unique(read_ground_truth(video, root, frame)).tolist()) - {0}
+        found = set(np.unique(predictions.read(video, frame, ())).tolist()) - {0}
+        if found and objects and not found & objects:
+            strange[video.name] = tuple(sorted(found))
+    return strange
 
 
 def score_video(

@@ -40,7 +40,7 @@ def print_evaluation(evaluation: Evaluation, manifest: Manifest) -> None:
         console.print(Text(f"note: this is the agreement with {manifest.agreement_with}, no score", style="bold"))
     for note in (*rules.notes, *manifest.notes):
         console.print(Text(f"note: {note}"))
-    _print_missing(console, evaluation)
+    _print_warnings(console, evaluation)
 
 
 def print_comparison(evaluation: Evaluation, other: Evaluation, first: str | Path, second: str | Path) -> None:
@@ -60,7 +60,7 @@ def print_comparison(evaluation: Evaluation, other: Evaluation, first: str | Pat
         table.add_row(entry.column, _percent(entry.first), _percent(entry.second), _signed(entry.difference), interval)
     _print_table(console, table)
     console.print(Text(f"A: {first}\nB: {second}"))
-    _print_missing(console, other)
+    _print_warnings(console, other)
     console.print(Text(_explain_intervals(comparison)))
     ranked = list(comparison.video_differences.items())
     gains = [item for item in ranked if item[1] > 0][:SHOWN_VIDEOS]
@@ -117,11 +117,22 @@ class _LinesNowAndThen:
             print(f"{self._title}: {done} of {total} videos, {left:.0f} s left", file=sys.stderr, flush=True)
 
 
-def _print_missing(console: Console, evaluation: Evaluation) -> None:
+def _print_warnings(console: Console, evaluation: Evaluation) -> None:
     if evaluation.missing:
         count, videos = sum(evaluation.missing.values()), list(evaluation.missing)
         some = ", ".join(videos[:5]) + (f", ... ({len(videos)} videos)" if len(videos) > 5 else "")
         console.print(Text(f"missing predictions, counted as empty: {count}, in {some}"))
+    if evaluation.strange:
+        shown = "; ".join(
+            f"{video}: {', '.join(map(str, ids[:5]))}" for video, ids in list(evaluation.strange.items())[:3]
+        )
+        console.print(
+            Text(
+                f"warning: in {len(evaluation.strange)} videos no predicted id of the first scored frame is an object "
+                f"of the video ({shown}): it counts as background. Save object ids, not colours or 0 and 255",
+                style="bold",
+            )
+        )
 
 
 def _objects_table(evaluation: Evaluation) -> Table:

@@ -53,6 +53,7 @@ class Rules(ABC):
         about: one paragraph for `scripts/evaluate.py --protocol list`.
         layouts: the output layouts it can score.
         late_objects: objects count that first appear after the first frame.
+        ignores_ids: predicted ids that are no objects are background: wrong ids are no error, but warned of.
         needs_meta: what it must know of the objects stands in a file of the publisher, which a folder of masks lacks.
         extra: names of the measures beside J and F, in the order of `Score.extra`.
         headline: the column of global_results.csv that a paper would quote.
@@ -63,6 +64,7 @@ class Rules(ABC):
     about: ClassVar[str]
     layouts: ClassVar[tuple[str, ...]] = (LABEL_MAPS,)
     late_objects: ClassVar[bool] = False
+    ignores_ids: ClassVar[bool] = False
     needs_meta: ClassVar[bool] = False
     extra: ClassVar[tuple[str, ...]] = ()
     headline: ClassVar[str] = "J&F-Mean"

@@ -74,6 +74,7 @@ class MoseV2(Protocol):
     extra = EXTRA
     headline = "J&F-dot-Mean"
     late_objects = True
+    ignores_ids = True
     notes = (
         "MOSEv2's J is (I+1)/(U+1): above 0 even without any overlap, the more so the smaller the object.",
         "MOSEv2's F is not that of DAVIS: where the object is large, its tolerance is a disk off its centre "

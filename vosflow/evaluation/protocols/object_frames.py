@@ -24,6 +24,7 @@ class ObjectFramesProtocol(Protocol):
     """
 
     late_objects = True
+    ignores_ids = True
     needs_meta = True
 
     def check(self, manifest: Manifest) -> None:

@@ -39,6 +39,7 @@ class VosBenchmark(Protocol):
         "an object, 255 too."
     )
     late_objects = True
+    ignores_ids = True
     notes = ("vos-benchmark counts an object only from its first sight in ground truth or prediction.",)
 
     def needs(self, video: VideoEntry, root: str | Path) -> dict[str, tuple[int, ...]]:
