@@ -38,6 +38,12 @@ rule fetch_all:
         study.checkpoint_files,
 
 
+rule train_all:
+    """The weights of all trainings."""
+    input:
+        [job.weights for job in study.trainings],
+
+
 rule track_all:
     """The label maps of all runs."""
     input:

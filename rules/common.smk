@@ -31,6 +31,10 @@ except VosflowError as error:
     sys.exit(f"error: {error}")
 RESULTS = study.config.paths.results
 DATA = study.config.paths.data
+os.environ.update(
+    VOSFLOW_CACHE=study.config.cache,
+    VOSFLOW_CACHE_GIGABYTES=str(study.config.execution.cache_gigabytes),
+)
 
 
 wildcard_constraints:
@@ -46,3 +50,7 @@ wildcard_constraints:
 
 def run_of(wildcards):
     return study.run(wildcards.dataset, wildcards.run, wildcards.get("made"))
+
+
+def stage_of(wildcards):
+    return study.stage(wildcards.training, wildcards.stage, wildcards.made)

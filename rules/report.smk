@@ -34,6 +34,7 @@ rule write_report:
         runs=[run.file("run.json") for run in study.runs],
         scores=[run.file("scores.csv") for run in study.runs if run.scored],
         summary=rules.summarize.output.csv,
+        curves=[job.curves for job in study.trainings],
     output:
         page=f"{RESULTS}/report/index.html",
     log:
@@ -55,4 +56,4 @@ rule write_report:
         template=file_digest(f"{workflow.basedir}/vosflow/report/templates/index.html"),
     shell:
         'python "$VOSFLOW"/scripts/write_report.py --runs {input.runs:q} --summary {input.summary:q} --title {params.title:q}'
-        " --filmstrips {params.filmstrips} --output {params.folder:q} > {log:q} 2>&1"
+        " --filmstrips {params.filmstrips} --training {input.curves:q} --output {params.folder:q} > {log:q} 2>&1"

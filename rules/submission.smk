@@ -6,6 +6,7 @@ rule write_submission:
     input:
         manifest=f"{RESULTS}/{{dataset}}/manifest.json",
         shards=lambda wildcards: run_of(wildcards).shard_records,
+        instances=lambda wildcards: run_of(wildcards).prediction_files,
     output:
         f"{RESULTS}/{{dataset}}/{{run}}/submission.zip",
     log:
@@ -22,9 +23,9 @@ rule write_submission:
         dataset=lambda wildcards: "/".join(
             (run_of(wildcards).dataset.dataset, run_of(wildcards).dataset.split)
         ),
-        folder=lambda wildcards: run_of(wildcards).folder,
+        predictions=lambda wildcards: run_of(wildcards).predictions,
         code=code_digest("vosflow.submission.pack"),
     shell:
         'python "$VOSFLOW"/scripts/submit.py --dataset {params.dataset} --manifest {input.manifest:q}'
-        " --predictions {params.folder:q}/masks --output {output:q} --allow-empty-objects --workers {threads}"
+        " --predictions {params.predictions:q} --output {output:q} --allow-empty-objects --workers {threads}"
         " > {log:q} 2>&1"

@@ -30,7 +30,8 @@ rule track_shard:
     shell:
         'python "$VOSFLOW"/scripts/track_shard.py --manifest {input.manifest:q} --method {params.method:q}'
         " --shard {wildcards.shard} --shards {wildcards.shards} --folder {params.folder:q} --record {output:q}"
-        " --device {params.device} --threads {threads} 2>&1 | tee {log:q}"
+        ' --device {params.device} --threads {threads} --cache "$VOSFLOW_CACHE"'
+        ' --cache_gigabytes "$VOSFLOW_CACHE_GIGABYTES" 2>&1 | tee {log:q}'
 
 
 # Its own rule, so that a profile can send it elsewhere and ask for a kind of GPU without asking for one here.

@@ -1,4 +1,67 @@
-# Weights that are trained here. Not part of a study: asked for by name, `snakemake train_demo_sam2`.
+# Weights that are trained here. Those of RDE-VOS are part of a study that names them (`training:` in the config): each
+# stage ends in weights that the next one begins with, in a folder whose name holds a digest of what decides them. What
+# is needed to go on after a kill lies beside them, undeclared: Snakemake deletes declared outputs when a job fails.
+
+
+rule make_demo_training_sets:
+    """Draw small training sets by the demo generator, in the layouts of the real ones."""
+    output:
+        f"{DATA}/training/demo_sets.json",
+    log:
+        f"{DATA}/logs/make_demo_training_sets.log",
+    benchmark:
+        f"{DATA}/logs/make_demo_training_sets.benchmark.tsv"
+    conda:
+        CONDA
+    threads: 1
+    resources:
+        mem_mb=1_000,
+        runtime=10,
+    params:
+        folder=lambda wildcards, output: output[0].removesuffix(".json"),
+        code=code_digest("vosflow.training.rde.demo_sets"),
+    shell:
+        'python "$VOSFLOW"/scripts/make_demo_training_sets.py --output {params.folder:q} --marker {output:q} > {log:q} 2>&1'
+
+
+rule train_rde_stage:
+    """Train one stage of RDE-VOS on GPUs; goes on where a killed job stopped."""
+    input:
+        lambda wildcards: stage_of(wildcards).inputs,
+    output:
+        weights=f"{DATA}/training/{{training}}/stage{{stage}}-{{made}}/weights.safetensors",
+        curves=f"{DATA}/training/{{training}}/stage{{stage}}-{{made}}/curves.csv",
+        samples=f"{DATA}/training/{{training}}/stage{{stage}}-{{made}}/samples.png",
+    log:
+        f"{DATA}/logs/train_{{training}}_stage{{stage}}-{{made}}.log",
+    benchmark:
+        f"{DATA}/logs/train_{{training}}_stage{{stage}}-{{made}}.benchmark.tsv"
+    wildcard_constraints:
+        training=study.training_pattern(gpus=True),
+        stage=r"\d",
+    conda:
+        CONDA
+    threads: lambda wildcards: stage_of(wildcards).threads
+    resources:
+        gpu=lambda wildcards: stage_of(wildcards).gpus,
+        mem_mb=lambda wildcards, attempt: 16_000 * attempt,
+        runtime=lambda wildcards: stage_of(wildcards).minutes,
+    params:
+        plan=lambda wildcards: canonical_json(stage_of(wildcards).plan.as_data()),
+        folder=lambda wildcards: stage_of(wildcards).folder,
+        device=study.config.execution.device,
+    shell:
+        'python "$VOSFLOW"/scripts/train_rde.py --plan {params.plan:q} --folder {params.folder:q} --device {params.device}'
+        " 2>&1 | tee -a {log:q}"
+
+
+use rule train_rde_stage as train_rde_stage_on_cpu with:
+    wildcard_constraints:
+        training=study.training_pattern(gpus=False),
+        stage=r"\d",
+    resources:
+        mem_mb=lambda wildcards, attempt: 8_000 * attempt,
+        runtime=lambda wildcards: stage_of(wildcards).minutes,
 
 
 rule train_demo_sam2:

@@ -9,7 +9,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that the script runs from a plain checkout
 
-from vosflow.command_line import given_settings, ground_truth, track_parser, videos_of_piece
+from vosflow.artefacts import open_store
+from vosflow.command_line import given_method, ground_truth, track_parser, videos_of_piece
 from vosflow.datasets.folder import folder_manifest
 from vosflow.engine import track_videos
 from vosflow.errors import run_command
@@ -18,7 +19,6 @@ from vosflow.evaluation.protocols import load_protocol
 from vosflow.evaluation.run import evaluate_run
 from vosflow.evaluation.table import print_evaluation
 from vosflow.gpu import lease_device, limit_cpu_threads
-from vosflow.method import Method
 from vosflow.records import RunFolder, check_output_folder
 from vosflow.trackers.registry import load_tracker
 
@@ -27,9 +27,9 @@ def main() -> None:
     """Parse arguments and track."""
     a = track_parser(__doc__).parse_args()
     limit_cpu_threads(a.threads)
-    weights = {"id": Path(a.checkpoint).stem, "path": a.checkpoint, "config": a.config} if a.checkpoint else None
-    method = Method.of(a.tracker, given_settings(a), weights)
-    print("".join(f"note: {note}\n" for note in method.settings.notes()), end="", file=sys.stderr)
+    method = given_method(a)
+    notes = [*method.settings.notes(), *method.licence_notes]
+    print("".join(f"note: {note}\n" for note in notes), end="", file=sys.stderr)
     videos = videos_of_piece(a)
     if videos == []:
         print("there are fewer videos than pieces: none is left for this one", file=sys.stderr)
@@ -44,7 +44,9 @@ def main() -> None:
     scorer = LiveScorer(truth, load_protocol(a.protocol)) if truth else None
     with lease_device(a.device if method.uses_gpu else "cpu") as device:
         shown = scorer.add if scorer else None
-        track_videos(method, manifest, names, records, device=device, masks=a.output_mask_dir, on_masks=shown)
+        store = open_store(a.cache or f"{a.data}/cache", a.cache_gigabytes)
+        places = {"masks": a.output_mask_dir, "store": store}
+        track_videos(method, manifest, names, records, device=device, on_masks=shown, **places)
     if scorer:
         print_evaluation(evaluate_run(truth, a.output_mask_dir, a.scores, scored=scorer.rows), truth)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that the script runs from a plain checkout
 
+from vosflow.artefacts import open_store
 from vosflow.engine import track_shard
 from vosflow.errors import run_command
 from vosflow.gpu import lease_device, limit_cpu_threads
@@ -27,6 +28,8 @@ def main() -> None:
     parser.add_argument("--record", required=True, help="the shard record to write when all videos are finished")
     parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"])
     parser.add_argument("--threads", type=int, default=1, help="CPU threads")
+    parser.add_argument("--cache", default="data/cache", help="folder of what is costly and the same in other runs")
+    parser.add_argument("--cache_gigabytes", type=float, default=0, help="its limit; 0 (default) keeps nothing")
     args = parser.parse_args()
 
     limit_cpu_threads(args.threads)
@@ -34,6 +37,7 @@ def main() -> None:
     progress_file = Path(args.folder) / "progress" / f"{Path(args.record).stem}.jsonl"
     with telling_failure(progress_file):
         method = Method.of(given["tracker"], given["settings"], given["checkpoint"])
+        print("".join(f"note: {note}\n" for note in method.licence_notes), end="", file=sys.stderr)
         manifest = load_manifest(args.manifest)
         with lease_device(args.device if method.uses_gpu else "cpu") as device:
             record = track_shard(
@@ -43,6 +47,7 @@ def main() -> None:
                 shard=args.shard,
                 shards=args.shards,
                 device=device,
+                store=open_store(args.cache, args.cache_gigabytes),
                 progress_file=progress_file,
             )
     write_json(args.record, record)

@@ -9,6 +9,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that the scri
 from vosflow.errors import run_command
 from vosflow.report.page import write_page
 from vosflow.report.results import load_runs
+from vosflow.report.training import load_stages
 
 
 def main() -> None:
@@ -25,8 +26,10 @@ def main() -> None:
         metavar="N",
         help="best and worst videos shown per dataset, this many of each; 0: none (default: %(default)s)",
     )
+    parser.add_argument("--training", nargs="*", default=[], metavar="CURVES.CSV", help="of each trained stage")
     args = parser.parse_args()
-    page = write_page(load_runs(args.runs), args.summary, args.output, title=args.title, filmstrips=args.filmstrips)
+    shown = {"title": args.title, "filmstrips": args.filmstrips, "stages": load_stages(args.training)}
+    page = write_page(load_runs(args.runs), args.summary, args.output, **shown)
     print(f"wrote {page} ({page.stat().st_size / 2**20:.1f} MiB)")
 
 

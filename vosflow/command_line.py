@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from vosflow.catalog import known
+from vosflow.config import ExecutionConfig
 from vosflow.datasets.folder import video_names
 from vosflow.errors import VosflowError
 from vosflow.manifest import LABEL_MAPS, PER_OBJECT, Manifest
-from vosflow.method import parse_assignments
+from vosflow.method import Method, parse_assignments, parse_settings
+from vosflow.trackers.base import Part
+from vosflow.trackers.registry import load_tracker
+from vosflow.weights import fetched_checkpoint, id_of_file, parts_of
 
 SETTINGS = ("score_thresh", "apply_postprocessing", "precision", "num_pathway", "iou_thre", "uncertainty")
 
@@ -19,8 +24,16 @@ def track_parser(description: str) -> argparse.ArgumentParser:
     """The parser of scripts/track.py."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    add("--tracker", required=True, help="static, flow, sam2, sam2long, or your own: package.module:Class")
-    add("--sam2_checkpoint", "--checkpoint", dest="checkpoint", help="weights: .pt or .safetensors")
+    add("--tracker", required=True, help="static, flow, sam2, sam2long, rde, sam_pt, or your own: package.module:Class")
+    add(
+        "--sam2_checkpoint",
+        "--checkpoint",
+        dest="checkpoint",
+        nargs="+",
+        default=[],
+        metavar="FILE",
+        help="weights: .pt or .safetensors; for a tracker of several networks ROLE=FILE ..., else those in --data",
+    )
     add("--sam2_cfg", "--config", dest="config", help="e.g. configs/sam2.1/sam2.1_hiera_b+.yaml, or your own YAML file")
     add("--base_video_dir", required=True, help="folder of videos: {video}/{frame}.jpg")
     add("--input_mask_dir", required=True, help="folder of prompts: {video}/{frame}.png, pixel value = object id")
@@ -32,7 +45,7 @@ def track_parser(description: str) -> argparse.ArgumentParser:
     add(
         "--track_object_appearing_later_in_video",
         action="store_true",
-        help="objects start at their first mask (sam2long: always)",
+        help="objects start at their first mask (sam2long, sam_pt: always)",
     )
     add("--score_thresh", type=float, help="a pixel is an object's above this logit (sam2; default 0)")
     add("--apply_postprocessing", action="store_const", const=True, help="replace unstable masks (sam2)")
@@ -41,18 +54,66 @@ def track_parser(description: str) -> argparse.ArgumentParser:
     add("--num_pathway", type=int, help="hypotheses that live on (sam2long; default 3)")
     add("--iou_thre", type=float, help="predicted IoU from which frames are remembered (sam2long; default 0.1)")
     add("--uncertainty", type=float, help="object scores up to this are uncertain (sam2long; default 2)")
-    add("--set", action="append", default=[], metavar="KEY=VALUE", help="any setting, e.g. num_maskmem=4; repeatable")
+    add("--set", action="extend", nargs="+", default=[], metavar="KEY=VALUE", help="any settings, e.g. num_maskmem=4")
     add("--num_nodes", type=int, default=1, help="the list of videos is cut into num_nodes x num_chunks pieces")
     add("--node_id", type=int, default=0, help="from 0; this call tracks piece node_id x num_chunks + chunk_id")
     add("--num_chunks", type=int, default=1, help="pieces of each node (default 1)")
     add("--chunk_id", type=int, default=0, help="from 0")
     add("--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto: a GPU if there is one (default)")
     add("--threads", type=int, default=1, help="CPU threads (default 1: masks then depend on no machine's cores)")
+    add("--data", default="data", help="folder to which scripts/fetch.py fetches weights (default data)")
+    add("--cache", help="folder of what is costly and the same in other calls (default: cache in --data)")
+    add(
+        "--cache_gigabytes",
+        type=float,
+        default=ExecutionConfig().cache_gigabytes,
+        help="its limit (default %(default)g); 0 keeps nothing",
+    )
     add("--annotations", help="ground truth: the masks are scored at once, as by scripts/evaluate.py")
     add("--protocol", default="davis2017", help="with --annotations: the rules to score by (default davis2017)")
     add("--meta", help="with --annotations: the publisher's JSON file, for protocols that need one")
     add("--scores", help="with --annotations: folder for the files of scores (default: only a table)")
     return parser
+
+
+def given_method(arguments: argparse.Namespace) -> Method:
+    """The tracker with its settings and weights.
+
+    Raises:
+        VosflowError: unknown tracker, settings or roles, or weights that are missing or given in the wrong form.
+    """
+    a = arguments
+    settings = given_settings(a)
+    kind = load_tracker(a.tracker)
+    parts = parts_of(kind, parse_settings(kind, a.tracker, settings))
+    if parts is not None:
+        return Method.of(a.tracker, settings, _weights_by_role(a, parts))
+    if len(a.checkpoint) > 1:
+        raise VosflowError(
+            f"tracker {a.tracker} takes one checkpoint, and {len(a.checkpoint)} are given", remedy="name one of them"
+        )
+    weights = {**_facts_of(a.checkpoint[0]), "config": a.config} if a.checkpoint else None
+    return Method.of(a.tracker, settings, weights)
+
+
+def _weights_by_role(a: argparse.Namespace, parts: Mapping[str, Part]) -> dict[str, dict[str, object]]:
+    given = {}
+    for item in a.checkpoint:
+        role, equals, file = item.partition("=")
+        if not equals:
+            raise VosflowError(
+                f"for which role of tracker {a.tracker} is {item}?",
+                expected="--checkpoint " + " ".join(f"{role}=FILE" for role in parts),
+                remedy="name the role; roles that are left out get weights of the catalog",
+            )
+        given[known(role, parts, f"role of weights in tracker {a.tracker} under these settings")] = _facts_of(file)
+    left = {role: part for role, part in parts.items() if role not in given}
+    fetched = {role: fetched_checkpoint(part.checkpoint, a.data) for role, part in left.items()}
+    return given | {role: dataclasses.asdict(source) for role, source in fetched.items()}
+
+
+def _facts_of(file: str) -> dict[str, object]:
+    return {"id": id_of_file(file), "path": file}
 
 
 def given_settings(arguments: argparse.Namespace) -> dict[str, object]:

@@ -48,17 +48,19 @@ class RunConfig(Model):
     name: str | None = Field(None, description="Folder name of the run; by default the checkpoint's id or the tracker.")
     dataset: str | list[str] = Field(description="Dataset and split, e.g. davis2017/val; a list gives one run each.")
     tracker: str = Field(
-        description="static, flow, sam2, sam2long, or an import path of your own: package.module:Class."
+        description="static, flow, sam2, sam2long, rde, sam_pt, or an import path of your own: package.module:Class."
     )
-    checkpoint: str | list[str] | None = Field(
-        None, description="Id from the catalog or from `checkpoints:` below; a list is swept."
+    checkpoint: str | list[str] | dict[str, str | list[str]] | None = Field(
+        None,
+        description="Id from the catalog or from `checkpoints:` below; a list is swept. For a tracker of several "
+        "networks ids by role, e.g. {sam: mobile_sam}; roles that are left out get the tracker's own choice.",
     )
     settings: dict[str, Any] = Field({}, description="The tracker's settings; a value given as a list is swept.")
 
     @field_validator("dataset", "checkpoint")
     @classmethod
-    def _sweep_is_not_empty(cls, value: str | list[str] | None) -> str | list[str] | None:
-        if value == []:
+    def _sweep_is_not_empty(cls, value: object) -> object:
+        if value == [] or (isinstance(value, dict) and [] in value.values()):
             raise ValueError("an empty list would drop this run: give at least one value")
         return value
 
@@ -90,6 +92,9 @@ class ExecutionConfig(Model):
         description="Expected speed of a tracking job: for shards and time limits. scripts/plan.py measures it.",
     )
     threads: int = Field(1, ge=1, description="CPU threads per tracking job.")
+    cache_gigabytes: float = Field(
+        20, ge=0, description="Limit of what is kept in paths.cache; the least used goes first. 0 keeps nothing."
+    )
     evaluation_workers: int = Field(2, ge=1, description="Processes that score the videos of one run.")
 
 
@@ -98,6 +103,9 @@ class PathsConfig(Model):
 
     results: PathText = Field("results", description="Masks, scores, tables, the page.")
     data: PathText = Field("data", description="Downloads, extracted datasets, checkpoints.")
+    cache: PathText | None = Field(
+        None, description="What several runs share, such as image embeddings; may be deleted. By default cache in data."
+    )
     datasets: dict[str, PathText] = Field(
         {}, description="Folders of datasets that you have already, e.g. {davis2017: /data/DAVIS}."
     )
@@ -110,6 +118,35 @@ class UserCheckpoint(Model):
     path: PathText = Field(description="The file: .pt or .safetensors.")
     config: str | None = Field(None, description="Network configuration: a name of the sam2 package, or a YAML file.")
     sha256: str | None = Field(None, description="Expected sha256 of the file; checked if given.")
+
+
+class TrainingConfig(Model):
+    """Weights that are trained as part of the study, stage after stage.
+
+    Runs name them like any checkpoint: `{id}` those of the last stage, `{id}.stage0` those of stage 0.
+    """
+
+    method: Literal["rde"] = Field(description="What is trained: RDE-VOS.")
+    stages: list[int] = Field(
+        min_length=1, description="[0, 1, 2] with BL30K, [0, 3] without it, or a beginning of these."
+    )
+    preset: Literal["paper", "released"] = Field(
+        "paper", description="The authors' settings; released: with the weights of losses of their later rerun."
+    )
+    width: int = Field(64, ge=8, multiple_of=4, description="Channels of the network's stems; 64 as published.")
+    key_channels: int = Field(64, ge=8, multiple_of=4, description="Channels of keys; 64 as published.")
+    backbone: Literal["imagenet", "random"] = Field(
+        "imagenet", description="What stage 0 begins with; imagenet needs width 64."
+    )
+    data: dict[Literal["static", "bl30k", "davis", "youtube"], PathText] = Field(
+        {},
+        description="Folders of training sets; those not named come from the catalog (BL30K must be named). "
+        "`demo`: a small set that vosflow draws.",
+    )
+    settings: dict[str, Any] = Field({}, description="Changes of the preset for all stages, e.g. {crop: 320}.")
+    stage_settings: dict[int, dict[str, Any]] = Field(
+        {}, description="Changes of the preset by stage, e.g. {0: {iterations: 1000}}."
+    )
 
 
 class ReportConfig(Model):
@@ -127,11 +164,17 @@ class Config(Model):
     paths: PathsConfig = Field(PathsConfig(), description="Where things are.")
     datasets: dict[str, FolderDataset] = Field({}, description="Datasets of your own, by name/split.")
     checkpoints: dict[str, UserCheckpoint] = Field({}, description="Checkpoints of your own, by id.")
+    training: dict[str, TrainingConfig] = Field({}, description="Weights to train, by id.")
     report: ReportConfig = Field(ReportConfig(), description="The page.")
 
-    @field_validator("checkpoints")
+    @property
+    def cache(self) -> str:
+        """The folder of artefacts that runs share."""
+        return self.paths.cache or f"{self.paths.data}/cache"
+
+    @field_validator("checkpoints", "training")
     @classmethod
-    def _checkpoints_can_name_folders(cls, checkpoints: dict[str, UserCheckpoint]) -> dict[str, UserCheckpoint]:
+    def _checkpoints_can_name_folders(cls, checkpoints: dict[str, Any]) -> dict[str, Any]:
         for name in checkpoints:
             if not RUN_NAME.fullmatch(name):
                 raise ValueError(f"{name!r} must be letters, digits and _ . + - (it becomes part of a folder's name)")

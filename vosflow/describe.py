@@ -8,6 +8,7 @@ from pathlib import Path
 from vosflow.errors import VosflowError
 from vosflow.manifest import Manifest
 from vosflow.records import FORMAT, RunFolder
+from vosflow.roles import by_role
 
 NAMED_VIDEOS = 3  # in a note
 VIDEO_FACTS = (
@@ -50,12 +51,11 @@ def describe_run(description: Mapping[str, object], manifest: Manifest, manifest
         records.append(record)
     seconds = sum(record["seconds"] for record in records)
     frames = sum(record["frames"] for record in records)
-    provenance = _joined({**record["provenance"], "weights": record["weights"]} for record in records)
-    checkpoint = description["checkpoint"] and {**description["checkpoint"], "sha256": provenance["weights"]}
+    provenance = _joined({**record["provenance"], **_weights(record["weights"])} for record in records)
     return {
         "format": FORMAT,
         **description,
-        "checkpoint": checkpoint,
+        "checkpoint": _with_sha256(description["checkpoint"], provenance),
         "notes": [*description.get("notes", []), *manifest.notes, *_remarks(records)],
         "protocol": manifest.protocol,
         "agreement_with": manifest.agreement_with,
@@ -65,10 +65,11 @@ def describe_run(description: Mapping[str, object], manifest: Manifest, manifest
         "totals": {
             "videos": len(records),
             "frames": frames,
-            "objects": sum(record["objects"] for record in records),
+            "objects": sum(record["objects"] + record.get("proposed", 0) for record in records),
             "seconds": seconds,
             "frames_per_second": frames / seconds if seconds else None,
             "peak_memory_bytes": max((record["peak_memory_bytes"] for record in records), default=None),
+            "artefacts": _counted(record.get("artefacts", {}) for record in records),
         },
         "provenance": {
             **provenance,
@@ -76,6 +77,36 @@ def describe_run(description: Mapping[str, object], manifest: Manifest, manifest
             "threads": sorted({record["threads"] for record in records if record["threads"]}),
         },
     }
+
+
+def _weights(sha256: str | Mapping[str, str] | None) -> dict[str, str | None]:
+    """The sha256 of a record's weights as facts of provenance: one, or one for each role."""
+    if isinstance(sha256, Mapping):
+        return {_weights_fact(role): one for role, one in sha256.items()}
+    return {_weights_fact(""): sha256}
+
+
+def _weights_fact(role: str) -> str:
+    return f"weights of {role}" if role else "weights"
+
+
+def _with_sha256(checkpoint: Mapping | None, provenance: Mapping[str, str | None]) -> Mapping | None:
+    """The weights of the plan, of one role or several, with the sha256 of those that were used."""
+    if checkpoint is None:
+        return None
+    used = {role: {**facts, "sha256": provenance[_weights_fact(role)]} for role, facts in by_role(checkpoint).items()}
+    return used.get("", used)
+
+
+def _counted(artefacts: Iterable[Mapping[str, Mapping[str, int]]]) -> dict[str, dict[str, int]]:
+    """{kind: {"made", "reused"}} over all videos: how often a costly array was computed, and how often it was there."""
+    total: dict[str, dict[str, int]] = {}
+    for kinds in artefacts:
+        for kind, counts in kinds.items():
+            sums = total.setdefault(kind, dict.fromkeys(counts, 0))
+            for what, count in counts.items():
+                sums[what] += count
+    return total
 
 
 def _remarks(records: Iterable[Mapping]) -> list[str]:

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import vosflow
 
-# A version, the wording of an error or the moment of reading a file changes no result, and what a manifest says is part
-# of each key as data.
-UNRELATED = {"vosflow", "vosflow.ahead", "vosflow.errors", "vosflow.manifest"}
+# No result is changed by a version, the wording of an error, the moment of reading a file or an array kept on disk, and
+# what a manifest says is part of each key as data.
+UNRELATED = {"vosflow", "vosflow.ahead", "vosflow.artefacts", "vosflow.errors", "vosflow.manifest"}
 
 
 def canonical_json(value: object) -> str:

@@ -9,6 +9,9 @@ from __future__ import annotations
 import functools
 import gc
 import itertools
+import math
+import numbers
+import os
 import sys
 import time
 import traceback
@@ -18,11 +21,14 @@ from pathlib import Path
 import numpy as np
 
 from vosflow import machine
+from vosflow.artefacts import Artefacts, ArtefactStore
+from vosflow.digest import code_digest
 from vosflow.errors import DiskError, VosflowError
-from vosflow.manifest import LABEL_MAPS, Manifest
-from vosflow.mask_writer import VideoMaskWriter
+from vosflow.manifest import INSTANCES, LABEL_MAPS, Manifest
+from vosflow.mask_writer import VideoMaskWriter, VideoWriter
 from vosflow.method import Method
 from vosflow.progress import ShardProgress, now
+from vosflow.provenance import versions
 from vosflow.records import FORMAT, RunFolder, write_json
 from vosflow.sharding import plan_shards
 from vosflow.trackers.base import Masks, Tracker
@@ -30,6 +36,7 @@ from vosflow.trackers.prompts import prompts_by_frame
 from vosflow.trackers.registry import load_tracker
 from vosflow.video import Video
 
+MOST_IN_A_LABEL_MAP = 255
 TRACKER_REMEDY = "this is for the author of the tracker: vosflow/trackers/base.py says what `track` yields"
 
 OnMasks = Callable[[str, str, Masks], None]
@@ -44,6 +51,7 @@ def track_shard(
     shard: int,
     shards: int,
     device: str = "cpu",
+    store: ArtefactStore | None = None,
     progress_file: str | Path | None = None,
 ) -> dict:
     """Track the videos of shard number `shard` (from 1) of `shards`, and return the shard record.
@@ -51,13 +59,16 @@ def track_shard(
     Args:
         folder: the run's folder.
         device: "cpu" or "cuda" (already leased).
+        store: where costly arrays are kept; it shapes no result.
 
     Raises:
         VosflowError: some videos failed; the others are finished and stay finished.
     """
     names = plan_shards({video.name: video.cost for video in manifest.videos}, shards)[shard - 1]
     label = f"{manifest.dataset}-{manifest.split} {Path(folder).name} {shard}/{shards}"
-    keys = track_videos(method, manifest, names, folder, device=device, label=label, progress_file=progress_file)
+    keys = track_videos(
+        method, manifest, names, folder, device=device, store=store, label=label, progress_file=progress_file
+    )
     run = RunFolder(folder)
     records = {name: run.read_record(name) or {} for name in names}
     for name in names:
@@ -79,6 +90,7 @@ def track_videos(
     folder: str | Path,
     *,
     device: str = "cpu",
+    store: ArtefactStore | None = None,
     label: str = "",
     progress_file: str | Path | None = None,
     masks: str | Path | None = None,
@@ -87,6 +99,7 @@ def track_videos(
     """Track videos of `manifest` into the run folder `folder`; those already finished with the same key are skipped.
 
     Args:
+        store: where costly arrays are kept; it shapes no result.
         masks: another folder for the masks than `{folder}/masks`.
         on_masks: is shown the masks of each frame that is tracked, after they are written. It must not raise.
 
@@ -119,7 +132,9 @@ def track_videos(
                         progress.skip_video(name)
                         continue
                     progress.start_video(name)
-                    record = _track_video(tracker, Video.of(manifest, name), run, progress, device, on_masks)
+                    video = Video.of(manifest, name)
+                    video.artefacts = _artefacts(method, device, precision, store, video)
+                    record = _track_video(tracker, video, run, progress, device, on_masks)
                     record |= {"key": keys[name], "device": device_name, "precision": precision}
                     record |= {**method.marks, "provenance": method.provenance}
                     write_json(run.record_path(name), record)
@@ -141,6 +156,22 @@ def track_videos(
     return keys
 
 
+def _artefacts(method: Method, device: str, precision: str, store: ArtefactStore | None, video: Video) -> Artefacts:
+    """Where `video` gets its artefacts. Only those are reused that would come out the same here, to the last bit."""
+
+    @functools.cache
+    def code(modules: tuple[str, ...] | None) -> str:
+        return method.code if modules is None else code_digest(*modules)
+
+    origin = {
+        "device": machine.device_name(device),  # unlike a video's key: what a record says computed it, did
+        "threads": os.environ.get("OMP_NUM_THREADS") if device == "cpu" else None,
+        "precision": precision,
+        "versions": versions(),
+    }
+    return Artefacts(store, origin=origin, code=code, remark=video.remark)
+
+
 def _wait(progress: ShardProgress, run: RunFolder, video: str) -> None:
     begun = run.read_record(video) or {}
     progress.wait_for_video(video, f"{begun.get('job', 'unknown')}, since {begun.get('started')}", run.lock_file)
@@ -156,13 +187,16 @@ def _track_video(
     # First the promise goes, then the masks change: a kill in between leaves an unfinished video, never a false record.
     begun = {"format": FORMAT, "video": video.name, "started": started, "job": machine.job_name()}
     write_json(run.record_path(video.name), begun)
-    expected, given = set(_expected_frames(video)), set()
-    with VideoMaskWriter(run.masks, video.name, layout=video.layout, palette=video.palette()) as writer:
+    _check_label_maps_can_hold(video)
+    expected, given, found = set(_expected_frames(video)), set(), set()
+    with _writer(run, video) as writer:
         for frame, masks in tracker.track(video):
             _check_frame(tracker, video, frame, given)
             _check_masks(tracker, video, frame, masks)
             writer.write(frame, masks)
             given.add(frame)
+            if video.layout == INSTANCES:
+                found |= masks.keys()
             progress.frame()
             if on_masks is not None:
                 shown = time.perf_counter()
@@ -173,15 +207,17 @@ def _track_video(
             raise VosflowError(
                 f"tracker {type(tracker).__name__} gave no masks for {len(missing)} frames of video {video.name}, "
                 f"the first is {missing[0]}",
-                expected="masks for every frame from the first prompt on",
+                expected="masks for every frame from the first prompt on (of those in video.required, if it names any)",
                 remedy=TRACKER_REMEDY,
             )
+        _check_scores(tracker, video, found)
     seconds = time.perf_counter() - clock
     return {
         "format": FORMAT,
         "video": video.name,
         "frames": len(video),
         "objects": len(video.objects),
+        "proposed": len(found),
         "seconds": seconds,
         "frames_per_second": len(video) / seconds,
         "peak_memory_bytes": machine.peak_memory_bytes(device),
@@ -189,13 +225,38 @@ def _track_video(
         "finished": now(),
         "threads": machine.threads(),
         "remarks": video.remarks,
+        "artefacts": video.artefacts.counts,
         "masks": run.count_masks(video.name),
     }
 
 
+def _writer(run: RunFolder, video: Video) -> VideoWriter:
+    if video.layout == INSTANCES:
+        from vosflow.instances import InstanceWriter  # pycocotools, for this layout only
+
+        return InstanceWriter(run.masks, video.name, height=video.height, width=video.width, scores=video.scores)
+    return VideoMaskWriter(run.masks, video.name, layout=video.layout, palette=video.palette())
+
+
+def _check_label_maps_can_hold(video: Video) -> None:
+    if video.layout == LABEL_MAPS and max(video.objects, default=0) > MOST_IN_A_LABEL_MAP:
+        raise VosflowError(
+            f"video {video.name} has an object {max(video.objects)}, which no label map of 8 bits can hold",
+            expected=f"ids from 1 to {MOST_IN_A_LABEL_MAP}",
+            remedy="give its masks as one file per object (per_obj_png_file), or divide the video into several",
+        )
+
+
 def _expected_frames(video: Video) -> tuple[str, ...]:
-    """Frames from the first prompt on; before it there is nothing to track. Raises VosflowError for bad prompts."""
-    return video.frame_names[min(prompts_by_frame(video)) :]
+    """The frames that must have masks. Raises VosflowError for bad prompts.
+
+    All where the tracker proposes objects itself; else those from the first prompt on, as before it there is nothing to
+    track, and of these the required ones, if the publisher names any.
+    """
+    if video.layout == INSTANCES:
+        return video.frame_names
+    names = video.frame_names[min(prompts_by_frame(video)) :]
+    return tuple(name for name in names if name in set(video.required)) if video.required else names
 
 
 def _check_frame(tracker: Tracker, video: Video, frame: str, given: set[str]) -> None:
@@ -216,6 +277,10 @@ def _check_masks(tracker: Tracker, video: Video, frame: str, masks: Masks) -> No
         fits = isinstance(masks, np.ndarray) and masks.dtype == np.uint8 and masks.shape == size
         fits = fits and _are_known(masks, video.objects)
         wanted = f"a uint8 label map {size} with ids among {[0, *video.objects]}"
+    elif video.layout == INSTANCES:
+        fits = isinstance(masks, Mapping) and all(type(key) is int and key > 0 for key in masks)
+        fits = fits and all(mask.dtype == bool and mask.shape == size for mask in masks.values())
+        wanted = f"{{object id from 1: bool {size}}}"
     else:
         fits = isinstance(masks, Mapping) and set(masks) <= set(video.objects)
         fits = fits and all(mask.dtype == bool and mask.shape == size for mask in masks.values())
@@ -225,6 +290,22 @@ def _check_masks(tracker: Tracker, video: Video, frame: str, masks: Masks) -> No
             f"tracker {type(tracker).__name__} gave unusable masks on frame {frame} of video {video.name}: "
             + _describe_masks(masks),
             expected=wanted,
+            remedy=TRACKER_REMEDY,
+        )
+
+
+def _check_scores(tracker: Tracker, video: Video, found: set[int]) -> None:
+    """Refuse proposed objects without a score: results of video instance segmentation are ranked by it.
+
+    Minus infinity is one, the last of all (SAM-PT gives it); that a server's JSON cannot hold it, submissions check.
+    """
+    scores = video.scores
+    odd = sorted(i for i in found if not isinstance(scores.get(i), numbers.Real) or math.isnan(scores[i]))
+    if odd:
+        raise VosflowError(
+            f"tracker {type(tracker).__name__} gave objects of video {video.name} no score, "
+            f"the first is object {odd[0]}: {scores.get(odd[0])!r}",
+            expected="video.scores[object id], a number, for each object",
             remedy=TRACKER_REMEDY,
         )
 

@@ -13,9 +13,11 @@ from vosflow.errors import VosflowError
 from vosflow.manifest import Manifest, load_manifest
 from vosflow.method import Method, parse_settings
 from vosflow.records import RunFolder, read_json
+from vosflow.roles import all_ids, each_role
 from vosflow.study import Run, Study
 from vosflow.trackers.base import Checkpoint
 from vosflow.trackers.registry import load_tracker
+from vosflow.weights import CheckpointSource
 
 EXPECTED = "expected"  # the basis of an estimate that rests on no record
 
@@ -52,7 +54,7 @@ class Measured:
     """How fast a run was: `seconds` for `work` = sum of frames x (1 + objects) over `videos` of `frames`."""
 
     tracker: str
-    checkpoint: str | None
+    checkpoint: str | None  # ids of all its weights, see `vosflow.roles.all_ids`
     on_gpu: bool
     videos: int
     frames: int
@@ -87,7 +89,7 @@ def finished_records(run: Run, manifest: Manifest) -> dict[str, dict]:
         method = Method(
             run.tracker,
             parse_settings(load_tracker(run.tracker), run.tracker, run.settings),
-            _checkpoint(run),
+            each_role(_checkpoint, run.checkpoint),
         )
     except OSError:  # weights that are not fetched yet, and whose sha256 nobody knows
         return {}
@@ -111,8 +113,7 @@ def measure_results(results: str | Path) -> list[Measured]:
     for path in sorted(Path(results).glob("*/*/run.json")):
         with contextlib.suppress(VosflowError, KeyError, TypeError):  # a broken or old file is told by what needs it
             facts = read_json(path)
-            checkpoint = facts["checkpoint"] and facts["checkpoint"]["id"]
-            measured.append(_measure(facts["tracker"], checkpoint, facts["videos"]))
+            measured.append(_measure(facts["tracker"], all_ids(facts["checkpoint"]), facts["videos"]))
     return [one for one in measured if one.videos]
 
 
@@ -123,7 +124,7 @@ def _forecast(run: Run, manifest: Manifest | None, earlier: Iterable[Measured], 
         return Forecast(run, None, run.dataset.frames, 0, 0, jobs, seconds, basis)
     done = finished_records(run, manifest)
     jobs = sum(not _holds(record, done) for record in run.shard_records)
-    own = _measure(run.tracker, run.checkpoint and run.checkpoint.id, done.values())
+    own = _measure(run.tracker, all_ids(run.checkpoint), done.values())
     left = [video for video in manifest.videos if video.name not in done]
     frames = sum(len(video.frames.names) for video in left)
     work = sum(video.cost for video in left)
@@ -145,7 +146,7 @@ def _estimate(
 ) -> tuple[float, str]:
     """(seconds, basis) for `frames` frames, from the runs that are most like this one."""
     like = [one for one in earlier if one.tracker == run.tracker and one.on_gpu == bool(run.gpus)]
-    same = [one for one in like if one.checkpoint == (run.checkpoint and run.checkpoint.id)]
+    same = [one for one in like if one.checkpoint == all_ids(run.checkpoint)]
     like = same or like
     if not like:
         return frames / expected, EXPECTED
@@ -171,8 +172,5 @@ def _measure(tracker: str, checkpoint: str | None, videos: Iterable[Mapping[str,
     )
 
 
-def _checkpoint(run: Run) -> Checkpoint | None:
-    if run.checkpoint is None:
-        return None
-    sha256 = run.checkpoint.sha256 or file_digest(run.checkpoint.path)
-    return Checkpoint(run.checkpoint.id, Path(run.checkpoint.path), sha256, run.checkpoint.config)
+def _checkpoint(source: CheckpointSource) -> Checkpoint:
+    return Checkpoint(source.id, Path(source.path), source.sha256 or file_digest(source.path), source.config)

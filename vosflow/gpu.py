@@ -66,18 +66,29 @@ def resolve_device(requested: str) -> str:
 
 
 @contextlib.contextmanager
-def lease_device(requested: str, *, poll_seconds: float = 0.5, folder: str | Path | None = None) -> Iterator[str]:
-    """Hold one device for the duration of the context, and yield "cpu" or "cuda".
+def lease_device(
+    requested: str, count: int = 1, *, poll_seconds: float = 0.5, folder: str | Path | None = None
+) -> Iterator[str]:
+    """Hold one device, or `count` GPUs, for the duration of the context, and yield "cpu" or "cuda".
 
-    For "cuda", waits until a visible GPU is free, locks it against other vosflow jobs of this machine (also of other
-    users), and sets CUDA_VISIBLE_DEVICES to it. Must be entered before torch is imported.
+    For "cuda", waits until visible GPUs are free, locks them against other vosflow jobs of this machine (also of other
+    users), and sets CUDA_VISIBLE_DEVICES to them. Must be entered before torch is imported.
+
+    Raises:
+        VosflowError: fewer GPUs are visible.
     """
     if resolve_device(requested) == "cpu":
         yield "cpu"
         return
+    if len(visible_gpus()) < count:
+        raise VosflowError(
+            f"{count} GPUs are needed, and {len(visible_gpus())} are visible",
+            expected=f"{count} GPUs on one machine",
+            remedy="run it where there are as many, or lower `processes` (then raise batch_size, to train the same)",
+        )
     before = os.environ.get("CUDA_VISIBLE_DEVICES")
-    gpu, lock = _acquire(Path(folder or LOCKS), poll_seconds)
-    os.environ["CUDA_VISIBLE_DEVICES"] = gpu
+    held = [_acquire(Path(folder or LOCKS), poll_seconds) for _ in range(count)]
+    os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(gpu for gpu, _ in held)
     try:
         yield "cuda"
     finally:
@@ -85,7 +96,8 @@ def lease_device(requested: str, *, poll_seconds: float = 0.5, folder: str | Pat
             del os.environ["CUDA_VISIBLE_DEVICES"]
         else:
             os.environ["CUDA_VISIBLE_DEVICES"] = before
-        os.close(lock)
+        for _, lock in held:
+            os.close(lock)
 
 
 def _acquire(folder: Path, poll_seconds: float) -> tuple[str, int]:

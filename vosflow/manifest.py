@@ -19,7 +19,7 @@ LABEL_MAPS = "label_maps"  # one palette PNG per frame, pixel value = object id
 PER_OBJECT = "per_object"  # one binary PNG per object and frame; objects may overlap
 INSTANCES = "instances"  # one results.json for all videos: masks with scores, as video instance segmentation wants
 LAYOUTS = (LABEL_MAPS, PER_OBJECT, INSTANCES)
-NOT_FOR_TRACKERS = ("fps", "ground_truth", "ground_truth_content", "required", "object_frames", "groups", "external_id")
+NOT_FOR_TRACKERS = ("fps", "ground_truth", "ground_truth_content", "object_frames", "groups", "external_id")
 
 
 @dataclass(frozen=True)
@@ -56,10 +56,10 @@ class VideoEntry:
     a changed video. `ground_truth` is never seen by a tracker and is not part of a video's key. In the per-object
     layout its `folder` holds one sub-folder per object.
 
-    What only scoring and submissions need, and no tracker sees: `required` are the frames that a submission must hold
-    (all, if empty); `object_frames` the annotated frames of each object, where not every object is annotated on every
-    frame of `ground_truth`; `groups` the group that each object is averaged in ("seen", "unseen"); `external_id` the
-    video's id in the publisher's JSON file (`Manifest.annotations`).
+    `required` are the frames that a submission must hold (all, if empty); a tracker may leave out the others. What only
+    scoring and submissions need, and no tracker sees: `object_frames` are the annotated frames of each object, where
+    not every object is annotated on every frame of `ground_truth`; `groups` the group that each object is averaged in
+    ("seen", "unseen"); `external_id` the video's id in the publisher's JSON file (`Manifest.annotations`).
     """
 
     name: str
@@ -115,6 +115,8 @@ class Manifest:
         entry = asdict(self.video(name))
         for key in NOT_FOR_TRACKERS:
             del entry[key]
+        if not entry["required"]:
+            del entry["required"]
         entry["frames"] = {"names": entry["frames"]["names"]}
         entry["prompts"] = [{key: value for key, value in p.items() if key != "mask"} for p in entry["prompts"]]
         return {**entry, "layout": self.layout, "late_objects": self.late_objects}

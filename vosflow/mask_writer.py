@@ -6,8 +6,10 @@ import glob
 import os
 import shutil
 import socket
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 from PIL import Image
@@ -21,46 +23,39 @@ WRITERS = 4  # threads, at most; they are started as they are needed
 WAITING = 16  # images not yet written, at most
 
 
-class VideoMaskWriter:
+class VideoWriter(ABC):
     """Writes the masks of one video: aside first, then renamed, so that they appear at once or not at all.
 
     Use as a context manager; leaving it normally publishes `{folder}/{video}`, an exception leaves what was there.
-    Only one process may write a video at a time: hold `RunFolder.lock`. Images are encoded and written in threads
+    Only one process may write a video at a time: hold `RunFolder.lock`. Masks are encoded and written in threads
     beside the caller's; what goes wrong there is raised by the next `write`, or on leaving.
 
     Args:
         folder: the run's mask folder.
         video: name of the video.
-        layout: "label_maps" ({video}/{frame}.png) or "per_object" ({video}/{object:03d}/{frame}.png, values 0 and 1).
-        palette: flat RGB palette of the PNG files.
+        waiting: masks or frames that are not yet written, at most.
+        threads: that write; one keeps the order.
     """
 
-    def __init__(self, folder: str | Path, video: str, *, layout: str, palette: list[int] | None = None) -> None:
+    def __init__(self, folder: str | Path, video: str, *, waiting: int, threads: int) -> None:
         self._final = Path(folder) / video
         # The video's name comes last: names may hold dots, and what `_leftovers` finds must be this video's alone.
         self._aside = self._final.with_name(f".{socket.gethostname()}.{os.getpid()}.writing.{video}")
-        self._layout = layout
-        self._palette = palette or DAVIS_PALETTE
-        self._behind = Behind(depth=WAITING, threads=WRITERS)
+        self._behind = Behind(depth=waiting, threads=threads)
 
-    def __enter__(self) -> VideoMaskWriter:
+    def __enter__(self) -> Self:
         for left in self._leftovers():
             shutil.rmtree(left, ignore_errors=True)
         self._make_folder(self._aside)
         return self
 
+    @abstractmethod
     def write(self, frame: str, masks: np.ndarray | Mapping[int, np.ndarray]) -> None:
-        """Write one frame: a label map uint8 [H, W], or {object id: bool [H, W]} in the per-object layout.
+        """Write one frame. The masks are copied: the caller may go on with them.
 
-        The masks are copied: the caller may go on with them. Raises DiskError for this or an earlier frame.
+        Raises:
+            DiskError: this or an earlier frame could not be written.
         """
-        if self._layout == LABEL_MAPS:
-            self._behind.call(self._save, self._aside / f"{frame}.png", masks.copy())
-            return
-        for object_id, mask in masks.items():
-            folder = self._aside / object_folder(object_id)
-            self._make_folder(folder)
-            self._behind.call(self._save, folder / f"{frame}.png", mask.astype(np.uint8))
 
     def __exit__(self, kind, error, trace) -> None:
         try:
@@ -87,6 +82,30 @@ class VideoMaskWriter:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise cannot_write(folder, error) from error
+
+
+class VideoMaskWriter(VideoWriter):
+    """Writes label maps or masks of objects as PNG files.
+
+    Args:
+        layout: "label_maps" ({video}/{frame}.png) or "per_object" ({video}/{object:03d}/{frame}.png, values 0 and 1).
+        palette: flat RGB palette of the PNG files.
+    """
+
+    def __init__(self, folder: str | Path, video: str, *, layout: str, palette: list[int] | None = None) -> None:
+        super().__init__(folder, video, waiting=WAITING, threads=WRITERS)
+        self._layout = layout
+        self._palette = palette or DAVIS_PALETTE
+
+    def write(self, frame: str, masks: np.ndarray | Mapping[int, np.ndarray]) -> None:
+        """Write one frame: a label map uint8 [H, W], or {object id: bool [H, W]} in the per-object layout."""
+        if self._layout == LABEL_MAPS:
+            self._behind.call(self._save, self._aside / f"{frame}.png", masks.copy())
+            return
+        for object_id, mask in masks.items():
+            folder = self._aside / object_folder(object_id)
+            self._make_folder(folder)
+            self._behind.call(self._save, folder / f"{frame}.png", mask.astype(np.uint8))
 
     def _save(self, path: Path, values: np.ndarray) -> None:
         image = Image.fromarray(values, mode="L")

@@ -12,9 +12,11 @@ import yaml
 from vosflow.digest import code_digest, data_digest, file_digest
 from vosflow.errors import VosflowError
 from vosflow.provenance import git_commit, lock_digest, versions
-from vosflow.trackers.base import Checkpoint, Tracker, TrackerSettings
+from vosflow.roles import by_role, each_role
+from vosflow.trackers.base import Checkpoint, Tracker, TrackerSettings, Weights
 from vosflow.trackers.registry import load_tracker, tracker_module
 from vosflow.validation import explain_validation
+from vosflow.weights import non_commercial_notes, parts_of
 
 SHARED_MODULES = ("vosflow.video", "vosflow.masks")  # they shape every tracker's pixels
 
@@ -25,19 +27,24 @@ class Method:
 
     tracker: str
     settings: TrackerSettings
-    checkpoint: Checkpoint | None = None
+    checkpoint: Weights = None
 
     @classmethod
     def of(
         cls, tracker: str, settings: Mapping[str, object] | None = None, checkpoint: Mapping[str, object] | None = None
     ) -> Method:
-        """Build from plain data; `checkpoint` has id, path, and optionally config and the expected sha256.
+        """Build from plain data.
+
+        Args:
+            checkpoint: id, path, and optionally config and the expected sha256; or {role: these facts}.
 
         Raises:
             VosflowError: unknown tracker or settings, missing weights, or weights with another sha256.
         """
         kind = load_tracker(tracker)
-        return cls(tracker, parse_settings(kind, tracker, settings or {}), _checkpoint(kind, tracker, checkpoint))
+        parsed = parse_settings(kind, tracker, settings or {})
+        _check_weights(kind, tracker, parsed, checkpoint)
+        return cls(tracker, parsed, each_role(_checkpoint, checkpoint))
 
     @property
     def uses_gpu(self) -> bool:
@@ -50,14 +57,19 @@ class Method:
         return method_digest(self.tracker, self.settings.model_dump(mode="json"))
 
     @property
-    def marks(self) -> dict[str, str | None]:
-        """By which masks of this method are known in a folder; in every record."""
-        return {"method": self.digest, "weights": self.checkpoint and self.checkpoint.sha256}
+    def licence_notes(self) -> list[str]:
+        """What the licences of its weights forbid."""
+        return non_commercial_notes(one.id for one in by_role(self.checkpoint).values())
+
+    @property
+    def marks(self) -> dict[str, object]:
+        """By which masks of this method are known in a folder; in every record. Weights: sha256, or sha256 by role."""
+        return {"method": self.digest, "weights": each_role(lambda one: one.sha256, self.checkpoint)}
 
     @functools.cached_property
     def code(self) -> str:
         """Digest of the code that computes the masks."""
-        return code_digest(tracker_module(self.tracker), *SHARED_MODULES)
+        return code_digest(*code_modules(self.tracker, self.settings))
 
     @functools.cached_property
     def provenance(self) -> dict[str, str | None]:
@@ -73,7 +85,7 @@ class Method:
             precision: what is computed in there, see `TrackerSettings.precision_on`: settings that leave it open mean
                 another one on another GPU, whose masks must not pass for these.
         """
-        weights = self.checkpoint and {"sha256": self.checkpoint.sha256, "config": _config_id(self.checkpoint)}
+        weights = each_role(lambda one: {"sha256": one.sha256, "config": _config_id(one)}, self.checkpoint)
         return data_digest(
             {
                 "tracker": self.tracker,
@@ -85,6 +97,12 @@ class Method:
                 "video": video,
             }
         )
+
+
+def code_modules(tracker: str, settings: TrackerSettings) -> tuple[str, ...]:
+    """The modules that shape the masks of a tracker under these settings: its own, and those that it says it takes."""
+    more = getattr(load_tracker(tracker), "code_modules", lambda settings: ())
+    return (tracker_module(tracker), *SHARED_MODULES, *more(settings))
 
 
 def method_digest(tracker: str, settings: Mapping[str, object]) -> str:
@@ -109,15 +127,27 @@ def parse_assignments(items: Iterable[str]) -> dict[str, object]:
     return settings
 
 
-def _checkpoint(kind: type[Tracker], tracker: str, given: Mapping[str, object] | None) -> Checkpoint | None:
-    if given is None:
-        if kind.needs_checkpoint:
+def _check_weights(kind: type[Tracker], tracker: str, settings: TrackerSettings, given: Mapping | None) -> None:
+    """Refuse weights that are not those which the tracker takes: one checkpoint, one for each role, or none."""
+    parts = parts_of(kind, settings)
+    found = set(by_role(given))
+    if parts is None:
+        if kind.needs_checkpoint and found != {""}:
             raise VosflowError(
                 f"tracker {tracker} needs a checkpoint",
                 expected="`checkpoint:` in the run, or --checkpoint FILE",
                 remedy="name one of vosflow/catalog/checkpoints.yaml, or your own file",
             )
-        return None
+    elif found != set(parts):
+        raise VosflowError(
+            f"tracker {tracker} needs weights for " + (", ".join(sorted(parts)) or "nothing")
+            + ", and was given some for " + (", ".join(sorted(found)) or "nothing"),
+            expected="--checkpoint " + " ".join(f"{role}=FILE" for role in sorted(parts)),
+            remedy="name a file for each role that the tracker has under these settings",
+        )  # fmt: skip
+
+
+def _checkpoint(given: Mapping[str, object]) -> Checkpoint:
     path = Path(str(given["path"]))
     if not path.is_file():
         raise VosflowError(

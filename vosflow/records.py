@@ -20,6 +20,7 @@ from pathlib import Path
 from vosflow.errors import VosflowError, cannot_write
 
 FORMAT = 1
+MASK_FILES = (".png", ".jsonl")
 
 
 def write_json(path: str | Path, data: dict) -> None:
@@ -133,21 +134,25 @@ class RunFolder:
             try:
                 if folder.stat().st_mtime_ns == facts["mtime_ns"]:
                     continue
-                if sum(entry.name.endswith(".png") for entry in os.scandir(folder)) < facts["files"]:
+                if _mask_files(folder) < facts["files"]:
                     return False
             except OSError:
                 return False
         return True
 
     def count_masks(self, video: str) -> dict[str, dict[str, int]]:
-        """{sub-folder: {"files", "mtime_ns"}} of a video's masks; the sub-folder is "." for label maps."""
+        """{sub-folder: {"files", "mtime_ns"}} of a video's masks; the sub-folder is "." unless each object has one."""
         top = self.masks / video
         counted = {}
         for folder in [top, *sorted(entry for entry in top.iterdir() if entry.is_dir())]:
-            files = sum(entry.name.endswith(".png") for entry in os.scandir(folder))
+            files = _mask_files(folder)
             if files:
                 counted[str(folder.relative_to(top))] = {"files": files, "mtime_ns": folder.stat().st_mtime_ns}
         return counted
+
+
+def _mask_files(folder: Path) -> int:
+    return sum(entry.name.endswith(MASK_FILES) for entry in os.scandir(folder))
 
 
 def check_output_folder(

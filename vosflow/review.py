@@ -22,6 +22,8 @@ def review_results(study: Study, announce: Callable[[str], None]) -> None:
             f"{study.config.paths.results}: the tables and the page are of another study ({dropped} runs) and will be "
             "replaced; masks and scores stay. To keep them, give this study its own `paths: results:`"
         )
+    for note in dict.fromkeys(note for run in study.runs for note in run.licence_notes):
+        announce(note)
     for run in study.runs:
         false = withdraw_false_records(run.folder, run.shard_records)
         if false:

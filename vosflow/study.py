@@ -20,21 +20,24 @@ from vosflow.digest import code_digest, data_digest, file_digest
 from vosflow.errors import VosflowError
 from vosflow.evaluation.protocols import load_protocol
 from vosflow.manifest import INSTANCES
-from vosflow.method import SHARED_MODULES, parse_settings
+from vosflow.method import code_modules, parse_settings
+from vosflow.roles import by_role, each_role
 from vosflow.sources import DatasetSource, check_names, dataset_source
 from vosflow.submission.formats import find_format
-from vosflow.trackers.registry import load_tracker, tracker_module
-from vosflow.weights import CheckpointSource, checkpoint_source
+from vosflow.trackers.registry import load_tracker
+from vosflow.training.planning import DEMO_SETS, StageJob, plan_trainings
+from vosflow.weights import CheckpointSource, Sources, non_commercial_notes, weight_sources
 
 MINUTES_AT_LEAST = 30  # time limit of the smallest job: a busy file system and a slow start must fit in
 MARGIN = 4  # a job may take this many times as long as expected before a scheduler ends it
 
+RESULTS_FILE = "results.json"
 SCORE_FILES = ("scores.csv", "per_object_results.csv", "global_results.csv")
 
 
 @dataclass(frozen=True)
 class Run:
-    """One tracker with one complete set of settings and one checkpoint, over one dataset split."""
+    """One tracker with one complete set of settings and its weights, over one dataset split."""
 
     id: str
     dataset: DatasetSource
@@ -42,7 +45,7 @@ class Run:
     settings: Mapping[str, Any]
     swept: Mapping[str, Any]
     notes: tuple[str, ...]
-    checkpoint: CheckpointSource | None
+    checkpoint: Sources
     device: str
     shards: int
     folder: str
@@ -60,9 +63,34 @@ class Run:
         return max(MINUTES_AT_LEAST, math.ceil(MARGIN * self.minutes))
 
     @property
+    def licence_notes(self) -> list[str]:
+        """What the licences of its weights forbid."""
+        return non_commercial_notes(one.id for one in by_role(self.checkpoint).values())
+
+    @property
     def scored(self) -> bool:
         """Whether there is public ground truth to score against."""
         return self.dataset.protocol is not None
+
+    @property
+    def proposes(self) -> bool:
+        """Whether its tracker proposes the objects, because its dataset gives no prompts."""
+        return _wants_instances(self.dataset)
+
+    @property
+    def predictions(self) -> str:
+        """What is scored and submitted: the folder of masks, or the file of instances."""
+        return self.file(RESULTS_FILE if self.proposes else "masks")
+
+    @property
+    def prediction_files(self) -> list[str]:
+        """Files that scoring waits for, beside the shard records."""
+        return [self.predictions] if self.proposes else []
+
+    @property
+    def scoring_options(self) -> str:
+        """Options of scripts/evaluate.py: who proposes objects may find none, and the file is known to be complete."""
+        return "--no-strict" if self.proposes else ""
 
     @property
     def protocol(self) -> str | None:
@@ -76,10 +104,8 @@ class Run:
         So a record of other settings, weights or code is another file, and what is stale is seen without Snakemake's
         own memory of parameters, which does not travel with copied results.
         """
-        weights = self.checkpoint and (self.checkpoint.sha256 or self.checkpoint.path)
-        config = self.checkpoint and self.checkpoint.config
-        if config and Path(config).is_file():
-            config = file_digest(config)
+        weights = each_role(lambda one: one.sha256 or one.path, self.checkpoint)
+        config = each_role(_config_id, self.checkpoint)
         division = code_digest("vosflow.sharding")  # shards of two ways to divide would miss videos between them
         return data_digest([self.tracker, dict(self.settings), weights, config, self.code, division])[:8]
 
@@ -92,7 +118,7 @@ class Run:
     def results(self) -> list[str]:
         """All files of a finished run that Snakemake knows: asked for by name, so that a deleted one is made again."""
         scores = [self.file(name) for name in SCORE_FILES] if self.scored else []
-        return [*self.shard_records, self.file("run.json"), *scores, *self.submissions]
+        return [*self.shard_records, self.file("run.json"), *self.prediction_files, *scores, *self.submissions]
 
     @property
     def submissions(self) -> list[str]:
@@ -104,7 +130,7 @@ class Run:
     @property
     def checkpoint_inputs(self) -> list[str]:
         """Files that tracking waits for: the weights, or the sign that they were fetched and checked."""
-        return [] if self.checkpoint is None else [self.checkpoint.requires]
+        return [one.requires for one in by_role(self.checkpoint).values()]
 
     @property
     def evaluation_code(self) -> str:
@@ -119,17 +145,12 @@ class Run:
     def method(self) -> dict[str, Any]:
         """What decides the masks, as plain data for the tracking job."""
         keys = ("id", "path", "config", "sha256")
-        checkpoint = self.checkpoint and {key: getattr(self.checkpoint, key) for key in keys}
+        checkpoint = each_role(lambda one: {key: getattr(one, key) for key in keys}, self.checkpoint)
         return {"tracker": self.tracker, "settings": dict(self.settings), "checkpoint": checkpoint}
 
     @property
     def description(self) -> dict[str, Any]:
         """What tables and the page must know of the run, as plain data."""
-        checkpoint = self.checkpoint and {
-            "id": self.checkpoint.id,
-            "file": self.checkpoint.path,
-            "config": self.checkpoint.config,
-        }
         return {
             "dataset": self.dataset.dataset,
             "split": self.dataset.split,
@@ -137,8 +158,10 @@ class Run:
             "tracker": self.tracker,
             "settings": dict(self.settings),
             "swept": dict(self.swept),
-            "notes": list(self.notes),
-            "checkpoint": checkpoint,
+            "notes": [*self.notes, *self.licence_notes],
+            "checkpoint": each_role(
+                lambda one: {"id": one.id, "file": one.path, "config": one.config}, self.checkpoint
+            ),
             "scored": self.scored,
         }
 
@@ -150,6 +173,7 @@ class Study:
         self.config = config
         check_names(config)
         self._datasets: dict[str, DatasetSource] = {}
+        self.trainings = plan_trainings(config)
         runs = [run for line in config.runs for run in self._expand(line)]
         _check_devices(runs)
         places = list(self._datasets)  # runs of one dataset stand together, in tables too
@@ -185,6 +209,22 @@ class Study:
             )
         return found
 
+    def stage(self, training: str, stage: str, made: str) -> StageJob:
+        """A stage of a training; raises VosflowError if it was edited after its job was planned."""
+        found = next(job for job in self.trainings if (job.training, str(job.plan.stage)) == (training, stage))
+        if found.made != made:
+            raise VosflowError(
+                "settings, data or code of this training were edited after its jobs were planned",
+                path=found.folder,
+                expected=f"what it was planned with ({made}, and now it is {found.made})",
+                remedy="let snakemake end, or interrupt it, and start it again",
+            )
+        return found
+
+    def training_pattern(self, *, gpus: bool) -> str:
+        """Regular expression for the ids of trainings on GPUs, or on the CPU; matches nothing if there are none."""
+        return _alternatives(job.training for job in self.trainings if job.on_gpus == gpus) or "(?!)"
+
     def dataset(self, dataset: str) -> DatasetSource:
         """The dataset split whose folder below results is called `dataset`."""
         return next(source for source in self._datasets.values() if source.id == dataset)
@@ -210,26 +250,36 @@ class Study:
 
     @property
     def checkpoint_files(self) -> list[str]:
-        """All weights of the study."""
-        return sorted({file for run in self.runs for file in run.checkpoint_inputs})
+        """All weights of the study that come from outside, and all that trainings need of it."""
+        made = {job.weights for job in self.trainings} | {DEMO_SETS.format(data=self.config.paths.data)}
+        needed = {file for run in self.runs for file in run.checkpoint_inputs}
+        return sorted((needed | {file for job in self.trainings for file in job.inputs}) - made)
 
     def _expand(self, line: RunConfig) -> Iterable[Run]:
         """All combinations of one line of `runs`."""
         kind = load_tracker(line.tracker)
         lists = {key: value for key, value in sorted(line.settings.items()) if isinstance(value, list)}
         fixed = {key: value for key, value in line.settings.items() if key not in lists}
-        checkpoints = line.checkpoint if isinstance(line.checkpoint, list) else [line.checkpoint]
         datasets = line.dataset if isinstance(line.dataset, list) else [line.dataset]
-        code = code_digest(tracker_module(line.tracker), *SHARED_MODULES)
-        for dataset, checkpoint, *values in itertools.product(datasets, checkpoints, *lists.values()):
+        digest = functools.cache(lambda modules: code_digest(*modules))
+        for dataset, checkpoint, *values in itertools.product(datasets, _checkpoints(line), *lists.values()):
             chosen = dict(zip(lists, values, strict=True))
             settings = parse_settings(kind, line.tracker, {**fixed, **chosen})
             resolved = settings.model_dump(mode="json")
             swept = {key: resolved[key] for key in lists}
             source = self._dataset_source(dataset)
+            if _wants_instances(source) and not getattr(kind, "proposes_objects", False):
+                raise VosflowError(
+                    f"no masks are given here: a tracker must propose objects itself, which {line.tracker} does not",
+                    path=f"runs.dataset: {dataset}",
+                    expected="a dataset with given masks, or a tracker with `proposes_objects = True`",
+                    remedy="choose another tracker; a JSON file of instances that another program made is scored by "
+                    "scripts/evaluate.py",
+                )
             run_id = _run_id(line, checkpoint, swept)
             work = source.frames / self.config.execution.frames_per_second / 60  # minutes
             shards = self._shards(work)
+            weights = weight_sources(self.config, line.tracker, kind, settings, checkpoint)
             yield Run(
                 id=run_id,
                 dataset=source,
@@ -237,12 +287,12 @@ class Study:
                 settings=resolved,
                 swept=swept,
                 notes=tuple(settings.notes()),
-                checkpoint=checkpoint_source(self.config, line.tracker, kind, checkpoint),
+                checkpoint=weights,
                 device=self.config.execution.device if kind.uses_gpu else "cpu",
                 shards=shards,
                 minutes=work / shards,
                 folder=f"{self.config.paths.results}/{source.id}/{run_id}",
-                code=code,
+                code=digest(code_modules(line.tracker, settings)),
             )
 
     def _shards(self, work: float) -> int:
@@ -257,16 +307,12 @@ class Study:
 
     def _dataset_source(self, name: str) -> DatasetSource:
         if name not in self._datasets:
-            source = dataset_source(self.config, name)
-            if source.folder is None and find_split(source.dataset, source.split).layout == INSTANCES:
-                raise VosflowError(
-                    "no masks are given here: methods propose objects themselves, which no tracker of vosflow does",
-                    path=f"runs.dataset: {name}",
-                    expected="a dataset with given masks",
-                    remedy="score a JSON file of instances that another program made: scripts/evaluate.py --help",
-                )
-            self._datasets[name] = source
+            self._datasets[name] = dataset_source(self.config, name)
         return self._datasets[name]
+
+
+def _wants_instances(source: DatasetSource) -> bool:
+    return source.folder is None and find_split(source.dataset, source.split).layout == INSTANCES
 
 
 def load_study(data: Mapping[str, Any], source: str = "config.yaml") -> Study:
@@ -294,16 +340,32 @@ def _check_devices(runs: Iterable[Run]) -> None:
             )
 
 
-def _run_id(line: RunConfig, checkpoint: str | None, swept: Mapping[str, Any]) -> str:
+def _checkpoints(line: RunConfig) -> Iterable[str | dict[str, str] | None]:
+    """What `checkpoint:` of a line stands for: each id of a list, each combination of ids by role."""
+    if not isinstance(line.checkpoint, dict):
+        return line.checkpoint if isinstance(line.checkpoint, list) else [line.checkpoint]
+    lists = [ids if isinstance(ids, list) else [ids] for ids in line.checkpoint.values()]
+    return [dict(zip(line.checkpoint, ids, strict=True)) for ids in itertools.product(*lists)]
+
+
+def _config_id(source: CheckpointSource) -> str | None:
+    """A network configuration's name, or the digest of its file."""
+    return file_digest(source.config) if source.config and Path(source.config).is_file() else source.config
+
+
+def _run_id(line: RunConfig, checkpoint: str | dict[str, str] | None, swept: Mapping[str, Any]) -> str:
     """Folder name of a run: base name, then the swept settings in alphabetical order.
 
     No commas: Snakemake 9.27 cannot hand a wildcard with one to a job on a cluster (it quotes the value when it
     submits, and splits at every comma when the job starts).
     """
-    base = line.name or checkpoint or line.tracker.rpartition(":")[2]
+    base = line.name or (isinstance(checkpoint, str) and checkpoint) or line.tracker.rpartition(":")[2]
     parts = [base]
     if line.name and isinstance(line.checkpoint, list):
         parts.append(f"checkpoint={checkpoint}")
+    if isinstance(line.checkpoint, dict):
+        lists = sorted(role for role, ids in line.checkpoint.items() if isinstance(ids, list))
+        parts += [f"checkpoint.{role}={checkpoint[role]}" for role in lists]
     parts += [f"{key}={_value_text(value)}" for key, value in sorted(swept.items())]
     return "@".join(parts)
 

@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from vosflow.ahead import ahead
+from vosflow.artefacts import Artefacts
 from vosflow.errors import VosflowError
 from vosflow.manifest import Manifest, Prompt, VideoEntry
 from vosflow.masks import DAVIS_PALETTE, read_label_map
@@ -23,9 +24,12 @@ class Video:
     Attributes:
         name, height, width, objects, prompts, fps: as in the manifest's entry.
         frame_names: names of all frames in temporal order.
-        layout: the output layout ("label_maps" or "per_object").
+        required: names of the frames that a submission must hold, which alone a tracker may give; all, if empty.
+        layout: the output layout ("label_maps", "per_object" or "instances").
         late_objects: objects may appear after the first frame, each with its own prompt.
         remarks: what the tracker had to say of this video, see `remark`.
+        artefacts: where it gets arrays that are costly to compute, and the same in other runs.
+        scores: {object id: score}, set by a tracker that proposes objects (layout "instances").
     """
 
     def __init__(self, entry: VideoEntry, root: str | Path, *, layout: str, late_objects: bool) -> None:
@@ -37,9 +41,12 @@ class Video:
         self.prompts = entry.prompts
         self.fps = entry.fps
         self.frame_names = entry.frames.names
+        self.required = entry.required
         self.layout = layout
         self.late_objects = late_objects
         self.remarks: list[str] = []
+        self.artefacts = Artefacts()
+        self.scores: dict[int, float] = {}
 
     @classmethod
     def of(cls, manifest: Manifest, name: str) -> Video:

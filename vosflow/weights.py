@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import vosflow
-from vosflow.catalog import CheckpointEntry, find_checkpoint, load_checkpoints
-from vosflow.config import Config
+from vosflow.catalog import CheckpointEntry, find_checkpoint, known, load_checkpoints
+from vosflow.config import Config, PathsConfig
 from vosflow.digest import data_digest
 from vosflow.errors import VosflowError
 from vosflow.sources import FETCHED, import_command
-from vosflow.trackers.base import Tracker
+from vosflow.trackers.base import Part, Tracker, TrackerSettings
+from vosflow.training.planning import find_trained
 
+TRAINED_NETWORK = "rde"  # of what the config trains
 HOUSE = Path(vosflow.__file__).resolve().parents[1]
 
 
@@ -28,6 +31,90 @@ class CheckpointSource:
     config: str | None
     sha256: str | None
     requires: str
+
+
+Sources = CheckpointSource | Mapping[str, CheckpointSource] | None
+"""The weights of a run: of a tracker with one checkpoint, with several roles, or with none."""
+
+
+def weight_sources(
+    config: Config,
+    tracker: str,
+    kind: type[Tracker],
+    settings: TrackerSettings,
+    given: str | Mapping[str, str] | None,
+) -> Sources:
+    """Where all weights of a run come from.
+
+    Args:
+        given: the run's `checkpoint:`, an id, or ids by role; what a tracker of several networks takes for the other
+            roles, it says itself.
+
+    Raises:
+        VosflowError: see `checkpoint_source`; or roles are named that the tracker does not have under these settings.
+    """
+    parts = parts_of(kind, settings)
+    if parts is None:
+        if isinstance(given, Mapping):
+            raise VosflowError(
+                f"tracker {tracker} takes one checkpoint, and none by role",
+                path="runs.checkpoint",
+                expected="one id" if kind.needs_checkpoint else "no `checkpoint:`",
+                remedy="name it without a role" if kind.needs_checkpoint else "remove `checkpoint:`",
+            )
+        return checkpoint_source(config, tracker, kind, given)
+    if isinstance(given, str):
+        raise VosflowError(
+            f"tracker {tracker} takes its weights by role",
+            path="runs.checkpoint",
+            expected="checkpoint: {" + ", ".join(f"{role}: {part.checkpoint}" for role, part in parts.items()) + "}",
+            remedy="say which role these weights are for; roles that you leave out get those named above",
+        )
+    given = dict(given or {})
+    for role in given:
+        known(role, parts, f"role of weights in tracker {tracker} under these settings")
+    return {role: _part_source(config, tracker, role, part, given.get(role)) for role, part in sorted(parts.items())}
+
+
+def parts_of(kind: type[Tracker], settings: TrackerSettings) -> dict[str, Part] | None:
+    """The roles of a tracker's weights under these settings; None for a tracker that has at most one checkpoint."""
+    return kind.parts(settings) if hasattr(kind, "parts") else None
+
+
+def fetched_checkpoint(name: str, data: str | Path) -> CheckpointSource:
+    """The catalog's weights `name`, fetched below `data` or part of this repository; VosflowError if they are not."""
+    source = _catalog_checkpoint(PathsConfig(data=str(data)), name, find_checkpoint(name))
+    if not Path(source.path).is_file():
+        raise VosflowError(
+            f"the weights {name} are not there",
+            path=source.path,
+            expected="a file of your own, --checkpoint ROLE=FILE, or what the catalog names",
+            remedy=f"python scripts/fetch.py --checkpoint {name} --data {data}",
+        )
+    return source
+
+
+def id_of_file(path: str | Path) -> str:
+    """The catalog's id of weights with this file's name, else the name without suffix."""
+    path = Path(path)
+    found = (name for name, entry in load_checkpoints().items() if path.name in (entry.file, entry.weights_file))
+    return next(found, path.stem)
+
+
+def non_commercial_notes(ids: Iterable[str]) -> list[str]:
+    """A note for each of these checkpoints whose licence forbids commercial use; ids of one's own have none."""
+    entries = load_checkpoints()
+    restricted = [name for name in dict.fromkeys(ids) if name in entries and entries[name].non_commercial]
+    return [f"weights {name}: for non-commercial use only ({entries[name].licence})" for name in restricted]
+
+
+def _part_source(config: Config, tracker: str, role: str, part: Part, name: str | None) -> CheckpointSource:
+    name = name or part.checkpoint
+    own = config.checkpoints.get(name)
+    if own is not None:
+        path = _existing(own.path, f"checkpoints.{name}.path")
+        return CheckpointSource(name, path, own.config, own.sha256, path)
+    return _catalog_checkpoint(config.paths, name, _fitting(name, part.network, f"role {role} of tracker {tracker}"))
 
 
 def checkpoint_source(config: Config, tracker: str, kind: type[Tracker], name: str | None) -> CheckpointSource | None:
@@ -56,26 +143,37 @@ def checkpoint_source(config: Config, tracker: str, kind: type[Tracker], name: s
                 remedy="add it to the entry",
             )
         return CheckpointSource(name, path, own.config, own.sha256, path)
-    return _catalog_checkpoint(config, name, _fitting(find_checkpoint(name), name, tracker, kind))
+    network = getattr(kind, "network", None)
+    trained = find_trained(config, name)
+    if trained is not None:
+        if network not in (None, TRAINED_NETWORK):
+            raise VosflowError(
+                f"checkpoint {name} is trained here for {TRAINED_NETWORK}, and tracker {tracker} runs {network}",
+                path="runs.checkpoint",
+                expected=f"weights of {network}",
+                remedy="name others, or the tracker that the weights are for",
+            )
+        return CheckpointSource(name, trained.weights, None, None, trained.weights)
+    return _catalog_checkpoint(config.paths, name, _fitting(name, network, f"tracker {tracker}"))
 
 
-def _fitting(entry: CheckpointEntry, name: str, tracker: str, kind: type[Tracker]) -> CheckpointEntry:
-    """`entry`, if its weights are for the network that the tracker says it runs."""
-    network = getattr(kind, "network", entry.network)
-    if entry.network == network:
+def _fitting(name: str, network: str | None, taker: str) -> CheckpointEntry:
+    """The catalog's entry of `name`, if its weights are for the network that `taker` runs; None: it does not say."""
+    entry = find_checkpoint(name)
+    if network in (None, entry.network):
         return entry
     fitting = [other for other, facts in load_checkpoints().items() if facts.network == network]
     raise VosflowError(
-        f"checkpoint {name} holds weights of {entry.network}, and tracker {tracker} runs {network}",
+        f"checkpoint {name} holds weights of {entry.network}, and {taker} runs {network}",
         path="runs.checkpoint",
         expected=f"weights of {network}: " + (", ".join(fitting) or "none are in the catalog"),
         remedy="name one of these, or the tracker that the weights are for",
     )
 
 
-def _catalog_checkpoint(config: Config, name: str, entry: CheckpointEntry) -> CheckpointSource:
+def _catalog_checkpoint(paths: PathsConfig, name: str, entry: CheckpointEntry) -> CheckpointSource:
     network = entry.config and _house_config(entry.config)
-    given = config.paths.checkpoints.get(name)
+    given = paths.checkpoints.get(name)
     # What is trained or converted here may be made anew; a published file is what it is.
     sha256 = None if entry.pickled else entry.sha256
     if given is not None:
@@ -84,14 +182,14 @@ def _catalog_checkpoint(config: Config, name: str, entry: CheckpointEntry) -> Ch
                 "these weights are a pickle, which may run code when it is read",
                 path=f"paths.checkpoints.{name}",
                 expected=f"{entry.weights_file}, converted from it",
-                remedy=f"{import_command(given, config.paths.data, '--checkpoint', name)}; and remove the key",
+                remedy=f"{import_command(given, paths.data, '--checkpoint', name)}; and remove the key",
             )
         found = _existing(given, f"paths.checkpoints.{name}")
         return CheckpointSource(name, found, network, None if entry.path else sha256, given)
     if entry.path is not None:
         path = _from_here(entry.path)
         return CheckpointSource(name, path, network, sha256, path)
-    folder = f"{config.paths.data}/checkpoints"
+    folder = f"{paths.data}/checkpoints"
     return CheckpointSource(name, f"{folder}/{entry.weights_file}", network, sha256, f"{folder}/{entry.file}{FETCHED}")
 
 

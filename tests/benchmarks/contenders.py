@@ -18,11 +18,11 @@ from vosflow.manifest import load_manifest
 
 @dataclass(frozen=True)
 class Contender:
-    """What takes part: the authors' loop ("authors"), or a tracker of vosflow by its name in the registry.
+    """What takes part: a loop that shares nothing (a key of `LOOPS`), or a tracker by its name in the registry.
 
     Attributes:
         label: its name in the tables.
-        tracker: "authors", or any tracker.
+        tracker: "authors" (of SAM 2), "plain_rde", or any tracker.
         weights: id, path and config of a checkpoint, as `Method.of` takes them.
         settings: of the tracker.
         copies: SAM2Long evaluates every pathway, also those that are copies of each other, as its authors' code does.
@@ -84,7 +84,7 @@ def _serve(contender: Contender, device: str, pipe) -> None:
     import torch
 
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
-    work = Authors(contender, device) if contender.tracker == "authors" else Ours(contender, device)
+    work = LOOPS.get(contender.tracker, Ours)(contender, device)
     while (job := pipe.recv()) is not None:
         try:
             pipe.send(_measure(work, device, *job))
@@ -92,7 +92,7 @@ def _serve(contender: Contender, device: str, pipe) -> None:
             pipe.send(traceback.format_exc())
 
 
-def _measure(work: Authors | Ours, device: str, manifest_path: Path, name: str, output: Path) -> Cost:
+def _measure(work: Authors | PlainRdeLoop | Ours, device: str, manifest_path: Path, name: str, output: Path) -> Cost:
     import torch
 
     from vosflow.machine import peak_memory_bytes, reset_peak_memory
@@ -194,6 +194,47 @@ class Authors:
             image = Image.fromarray(merge_objects(by_object, *size))
             image.putpalette(video.palette())
             image.save(output / f"{video.frame_names[index]}.png")
+
+
+class PlainRdeLoop:
+    """RDE-VOS object by object and frame by frame, as in tests/unit/plain_rde.py; masks are written at the end.
+
+    With the setting precision: bfloat16 it is in automatic mixed precision, as the authors' scripts are (in float16).
+    """
+
+    def __init__(self, contender: Contender, device: str) -> None:
+        import torch
+
+        from tests.unit.plain_rde import PlainRde
+        from vosflow.trackers.rde import Settings
+
+        settings = Settings(**contender.settings)
+        weights = torch.load(contender.weights["path"], map_location=device, weights_only=True)
+        self._method = PlainRde(weights, settings.mode, settings.mem_every, settings.top_k)
+        self._rounds = settings.precision == "bfloat16"
+        self._device = device
+        self.evaluations = 0
+
+    def track(self, video, output: Path) -> None:
+        """Write the masks of `video`, whose objects all start on its first frame, to `output`."""
+        import torch
+
+        from vosflow.mask_writer import VideoMaskWriter
+        from vosflow.trackers.rde.images import Frame
+
+        frame = Frame.of(video.height, video.width, None)
+        prompts = sorted(video.prompts, key=lambda prompt: prompt.object)
+        ids = torch.tensor([0, *(prompt.object for prompt in prompts)], dtype=torch.uint8, device=self._device)
+        with torch.inference_mode(), torch.autocast(self._device, torch.bfloat16, enabled=self._rounds):
+            images = torch.stack([frame.image(video.read_frame(t)) for t in range(len(video))]).to(self._device)
+            masks = torch.stack([frame.mask(video.read_prompt(prompt)) for prompt in prompts]).to(self._device)
+            probabilities = self._method.davis(images, masks)
+        with VideoMaskWriter(output.parent, output.name, layout=video.layout, palette=video.palette()) as writer:
+            for name, of_frame in zip(video.frame_names, probabilities, strict=True):
+                writer.write(name, frame.label_map(of_frame, ids))
+
+
+LOOPS = {"authors": Authors, "plain_rde": PlainRdeLoop}
 
 
 def _count_decodings(work: Authors | Ours, predictor) -> None:

@@ -3,6 +3,7 @@
     python tests/benchmarks/tracking.py demo       modes of SAM 2 on the demo dataset, with their scores
     python tests/benchmarks/tracking.py tiny       sam2.1_hiera_tiny at 256 px (random weights), 480p, 1, 3, 10 objects
     python tests/benchmarks/tracking.py sam2long   SAM2Long with and without its savings
+    python tests/benchmarks/tracking.py rde        RDE-VOS at its published width, 480p, 1, 3, 10 objects; GPU if any
     python tests/benchmarks/tracking.py memory     peak memory of a short and of a long video
     python tests/benchmarks/tracking.py gpu        tiny, base_plus, large at 1024 px (random weights), if there is a GPU
 
@@ -195,6 +196,33 @@ def sam2long(a: argparse.Namespace, folder: Path) -> None:
     report.print()
 
 
+def rde(a: argparse.Namespace, folder: Path) -> None:
+    """RDE-VOS against a plain loop over objects and frames with the same weights; on a GPU where there is one."""
+    import torch
+
+    from tests.unit.tiny_rde import make_weights
+
+    path = folder / "rde.pth"
+    torch.save(make_weights(width=64, keys=64), path)
+    weights = {"id": "rde", "path": str(path)}
+    contenders = [
+        Contender("plain loop", "plain_rde", weights),
+        Contender("exact", "rde", weights),
+        Contender("bfloat16", "rde", weights, {"precision": "bfloat16"}),
+    ]
+    on_gpu = torch.cuda.is_available()
+    if on_gpu:
+        mixed = Contender("plain loop, mixed precision", "plain_rde", weights, {"precision": "bfloat16"})
+        contenders += [mixed, Contender("fast", "rde", weights, {"speed": "fast"})]
+    for objects in a.objects:
+        manifest = boxes(folder / f"{objects}", frames=max(a.frames, 48) if on_gpu else a.frames, objects=objects)
+        where = torch.cuda.get_device_name() if on_gpu else "a CPU"
+        report = Report(f"RDE-VOS on {where}, 480p, {objects} objects")
+        place = folder / f"race-{objects}"
+        report.add(race(contenders, manifest, place, device="cuda" if on_gpu else "cpu", rounds=a.rounds))
+        report.print()
+
+
 def memory(a: argparse.Namespace, folder: Path) -> None:
     """Peak memory of short and long videos, demo model: that of ours must not grow."""
     table = Table(
@@ -279,7 +307,7 @@ def boxes(folder: Path, *, frames: int, objects: int, height: int = 480, width: 
     return folder_manifest(folder / "frames", folder / "masks")
 
 
-PARTS = {part.__name__: part for part in (demo, tiny, sam2long, memory, gpu)}
+PARTS = {part.__name__: part for part in (demo, tiny, sam2long, rde, memory, gpu)}
 
 
 def main() -> None:
@@ -287,8 +315,13 @@ def main() -> None:
     add = parser.add_argument
     add("part", choices=PARTS)
     add("--videos", type=int, default=4, help="demo, sam2long: how many demo videos (default: %(default)s)")
-    add("--objects", type=int, nargs="+", default=[1, 3, 10], help="tiny, gpu (default: 1 3 10)")
-    add("--frames", type=int, default=16, help="tiny: length of the video (default: %(default)s); gpu: at least 48")
+    add("--objects", type=int, nargs="+", default=[1, 3, 10], help="tiny, rde, gpu (default: 1 3 10)")
+    add(
+        "--frames",
+        type=int,
+        default=16,
+        help="tiny, rde: of the video (default: %(default)s); on a GPU at least 48",
+    )
     add("--sizes", nargs="+", default=["tiny", "base_plus", "large"], help="gpu (default: all three)")
     add("--lengths", type=int, nargs="+", default=[200, 5000], help="memory: frames (default: 200 5000)")
     add("--authors", action="store_true", help="memory: the authors' loop, too, which holds the whole video")

@@ -1,4 +1,4 @@
-"""Small datasets in the layouts of MOSE, LVOS, SA-V, YouTube-VOS and UVO, as their archives unpack, for tests."""
+"""Small datasets in the layouts of MOSE, LVOS, SA-V, YouTube-VOS, UVO and BDD100K, as their archives unpack."""
 
 from __future__ import annotations
 
@@ -153,4 +153,22 @@ def make_uvo_tree(folder: Path, *, frames: int = 12, extra: int = 0) -> Path:
     content = {"videos": videos, "annotations": annotations, "categories": [{"id": 1, "name": "object"}]}
     (folder / "VideoDenseSet").mkdir(parents=True)
     (folder / "VideoDenseSet/UVO_video_val_dense.json").write_text(json.dumps(content))
+    return folder
+
+
+def make_bdd100k_tree(folder: Path, *, frames: int = 4, split: str = "val") -> Path:
+    """images/ and labels/ of BDD100K MOTS 2020: one video: three objects, one late, a crowd, an ignored one."""
+    video = "0000f77c-6257be58"
+    instances = [(300, 0b1100, 1), (513, 0, 2), (70000 % 65536, 0b0100, 1), (9, 0b0010, 1), (10, 0b0001, 1)]
+    for frame in range(1, frames + 1):
+        name = f"{video}/{video}-{frame:07d}"
+        save_frame(folder / f"images/seg_track_20/{split}/{name}.jpg", frame)
+        pixels = np.zeros((HEIGHT, WIDTH, 4), np.uint8)
+        for place, (number, attributes, start) in enumerate(instances):
+            if frame >= start:
+                left = place * WIDTH // len(instances)
+                pixels[2 + frame : 9 + frame, left : left + 5] = (3, attributes, number >> 8, number & 255)
+        path = folder / f"labels/seg_track_20/bitmasks/{split}/{name}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(path)
     return folder

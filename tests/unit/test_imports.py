@@ -127,11 +127,6 @@ def test_folders_that_look_alike_are_told_apart_by_their_names(tmp_path, take):
             take(tmp_path / given, "youtubevos2019", archive)
 
 
-def test_dataset_without_archives(tmp_path, take):
-    with pytest.raises(VosflowError, match="BDD100K MOTS 2020 has no archives that are read as they are published"):
-        take(tmp_path, "bdd100k_mots")
-
-
 def zip_of(folder: Path, path: Path) -> Path:
     with zipfile.ZipFile(path, "w") as file:
         for member in sorted(folder.rglob("*.*")):

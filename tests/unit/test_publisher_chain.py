@@ -70,7 +70,16 @@ CASES = [
         {"valid": (lambda f: publisher_trees.make_lvos_tree(f, meta=None), "valid")},
         {"unseen_videos": "vid2BBBB"},
     ),
+    Case(
+        "mosev2",
+        "valid",
+        {"valid": (trees.make_mose_tree, "valid")},
+        {"meta_valid": names_of("b0c1d2e3", "0a1b2c3d")},
+        scored=False,
+    ),
+    Case("lvos_v1", "valid", {"valid": (publisher_trees.make_lvos_tree, "valid")}),
     Case("sav", "val", {"val": (publisher_trees.make_sav_tree, "sav_val")}),
+    Case("youtubevos2018", "valid", {"valid": (publisher_trees.make_youtubevos_tree, "valid")}, scored=False),
     Case("youtubevos2019", "valid", {"valid": (publisher_trees.make_youtubevos_tree, "valid")}, scored=False),
     Case(
         "youtubevos2019",

@@ -534,7 +534,7 @@ def test_sweeps_of_two_settings_keep_the_other_one_apart(tmp_path):
 
 
 def test_labels_of_crowded_marks_do_not_collide():
-    figure, (axis,) = plots._panels(1, width=6.4, height=4.2)
+    figure, (axis,) = plots.make_panels(1, width=6.4, height=4.2)
     for index in range(12):
         spot = (10 + 0.02 * index, 80 + 0.1 * (index % 3))
         axis.plot(*spot, "o")

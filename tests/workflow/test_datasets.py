@@ -18,6 +18,7 @@ import yaml
 
 from tests.unit.publisher_trees import (
     make_all_frames_tree,
+    make_bdd100k_tree,
     make_lvos_tree,
     make_mose_train_tree,
     make_sample_submission,
@@ -26,6 +27,7 @@ from tests.unit.publisher_trees import (
 )
 from tests.unit.trees import make_davis2016_tree, make_davis_tree, make_mose_tree
 from tests.workflow.project import Project
+from vosflow.datasets.bdd100k_masks import convert_split
 from vosflow.digest import file_digest
 
 pytestmark = pytest.mark.workflow
@@ -36,9 +38,13 @@ DATASETS = {  # adapter by adapter, each with an archive of another kind; and wh
     "davis2017/test-dev": "",
     "mose/train-holdout": "ground truth",
     "mose/valid-sample": "agreement with the sample submission",
+    "mosev2/valid": "",
+    "lvos_v1/valid": "ground truth",
     "lvos_v2/valid": "ground truth",
     "sav/val": "ground truth",
     "youtubevos2018/valid_all_frames": "",
+    "youtubevos2019/valid": "",
+    "bdd100k_mots/val": "ground truth",
 }
 
 
@@ -74,19 +80,28 @@ def publish(folder: Path) -> None:
     make_lvos_tree(trees / "lvos/valid", frames=8)
     (trees / "lvos/valid/valid_meta.json").rename(folder / "LVOS-v2-valid_meta.json")
     (folder / "LVOS-v2-unseen_videos.txt").write_text("vid2BBBB")
+    make_mose_tree(trees / "mosev2/valid")
+    (trees / "mosev2/valid/meta_valid.json").rename(folder / "MOSEv2-meta_valid.json")
+    make_lvos_tree(trees / "lvos_v1/valid", frames=8)
+    (trees / "lvos_v1/valid/valid_meta.json").rename(folder / "LVOS-v1-valid_meta.json")
+    (folder / "LVOS-v1-unseen_videos.txt").write_text("vid1AAAA")
     make_sav_tree(trees / "sav/sav_val")
     make_youtubevos_tree(trees / "youtube/valid")
     make_all_frames_tree(trees / "youtube_all/valid_all_frames")
+    make_youtubevos_tree(trees / "youtube2019/valid")
     for tree, name in {
         "davis2016": "DAVIS-data.zip",
         "davis2017": "DAVIS-2017-test-dev-480p.zip",
         "mose_train": "MOSE-train.tar.gz",
         "mose": "MOSE-valid.tar.gz",
         "sample": "MOSE-sample_submission_valid_all.zip",
+        "mosev2": "MOSEv2-valid.tar.gz",
+        "lvos_v1": "LVOS-v1-valid.zip",
         "lvos": "LVOS-v2-valid.zip",
         "sav": "sav_val.tar",
         "youtube": "YouTubeVOS-2018-valid.zip",
         "youtube_all": "YouTubeVOS-2018-valid_all_frames.zip",
+        "youtube2019": "YouTubeVOS-2019-valid.zip",
     }.items():
         stem, _, kind = name.partition(".")
         kind = {"zip": "zip", "tar": "tar", "tar.gz": "gztar"}[kind]
@@ -113,11 +128,13 @@ def project(tmp_path_factory) -> Project:
     """A study of everything, from nothing: fetched, extracted, tracked and scored in one go."""
     folder = tmp_path_factory.mktemp("publishers")
     publish(folder)
+    list(convert_split(make_bdd100k_tree(folder / "bdd100k"), "val"))  # by hand, as its publisher wants a login
     project = Project.make(tmp_path_factory.mktemp("catalog") / "project", {"a": 3})
     project.write_config(
         {
             "runs": [{"dataset": list(DATASETS), "tracker": "static"}],
             "execution": {"device": "cpu", "shards": 1, "evaluation_workers": 1},
+            "paths": {"datasets": {"bdd100k_mots": str(folder / "bdd100k")}},
         }
     )
     path = project.folder / "vosflow/catalog/datasets.yaml"
@@ -160,6 +177,8 @@ def test_quirks_of_the_publishers_arrive_at_the_scores(project):
     assert ("sav_000002", "1", "00012") not in sav, "the last one of an object with frames of its own is left out"
     lvos = scored("lvos_v2-valid")
     assert ("vid2BBBB", "2", "00000016") in lvos and ("vid2BBBB", "2", "00000011") not in lvos, "from its own start"
+    late = scored("bdd100k_mots-val")
+    assert {frame for _, number, frame in late if number == "2"} == {"0000003", "0000004"}, "after its first frame"
     assert ("vid1AAAA", "1", "00000011") in lvos and ("vid1AAAA", "1", "00000021") not in lvos, "to its own end"
 
 

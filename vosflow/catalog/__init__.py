@@ -228,13 +228,15 @@ class CheckpointEntry(RemoteFile):
     """Weights: of which network, and which configuration of it (for SAM 2, a file of the sam2 package).
 
     They have `sources`; or are published in an archive, `package`; or, part of this repository, have a `path`
-    (relative to its root). A `pickled` file may run code when it is read as its authors read it: it is converted to
-    `{stem}.safetensors` when it is fetched, and only that is read (see `vosflow.datasets.convert`).
+    (relative to its root). `non_commercial` says that the licence forbids commercial use. A `pickled` file may run
+    code when it is read as its authors read it: it is converted to `{stem}.safetensors` when it is fetched, and only
+    that is read (see `vosflow.datasets.convert`).
     """
 
     network: Network
     config: str | None = None
     licence: str
+    non_commercial: bool = False
     path: str | None = None
     package: Package | None = None
     pickled: bool = False

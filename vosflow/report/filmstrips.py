@@ -13,8 +13,9 @@ import numpy as np
 from PIL import Image
 
 from vosflow.errors import VosflowError
-from vosflow.manifest import LABEL_MAPS, Manifest, VideoEntry
+from vosflow.manifest import INSTANCES, LABEL_MAPS, Manifest, VideoEntry
 from vosflow.masks import object_folder, read_label_map
+from vosflow.report.instances import best_masks, true_masks
 from vosflow.report.results import RunResult, main_runs
 from vosflow.video import Video
 
@@ -57,7 +58,8 @@ class Strip:
     Attributes:
         title: why the video was chosen, e.g. "worst".
         video, dataset: which video.
-        runs: the runs whose predictions are shown, with the J&F (fraction, or None) of the whole video.
+        runs: the runs whose predictions are shown, with the J&F (fraction, or None) of the whole video; of instances
+            with the mean over its objects of their highest IoU.
         frames: name of each frame, and for each run its J&F on that frame (fraction, or None where it is not scored).
         rows: (label, one picture per frame).
     """
@@ -70,9 +72,9 @@ class Strip:
     rows: list[tuple[str, list[Picture]]]
 
     @property
-    def scored(self) -> bool:
-        """Whether there is ground truth."""
-        return self.runs[0][1] is not None
+    def scored_by_frame(self) -> bool:
+        """Whether any of its frames has a score."""
+        return any(score is not None for _, scores in self.frames for score in scores)
 
 
 def make_filmstrips(runs: Sequence[RunResult], count: int = 2) -> list[Strip]:
@@ -145,6 +147,11 @@ def _strip(title: str, runs: list[RunResult], name: str) -> Strip:
         ]
 
     rows = [row("frame", pictures)]
+    if manifest.layout == INSTANCES:  # whose objects are nobody's in particular: there is no difference to show
+        shown = {"ground truth": true_masks(runs[0], entry, frames)} if runs[0].scores is not None else {}
+        shown |= {f"highest scores: {run.name}": best_masks(run, entry, frames) for run in runs}
+        rows += [row(label, [paint(*pair) for pair in zip(grey, masks, strict=True)]) for label, masks in shown.items()]
+        return Strip(title, runs[0].dataset, name, *_numbers(runs, name, frames), rows)
     truths = None
     if entry.ground_truth is not None and runs[0].scores is not None:
         truths = [_ground_truth(manifest, entry, frame) for frame in frames]
@@ -156,14 +163,15 @@ def _strip(title: str, runs: list[RunResult], name: str) -> Strip:
         if truths is not None:
             errors = [paint_errors(*triple) for triple in zip(grey, truths, predictions, strict=True)]
             rows.append(row("difference" + suffix, errors))
-    return Strip(
-        title=title,
-        dataset=runs[0].dataset,
-        video=name,
-        runs=[(run.name, run.video_scores.get(name)) for run in runs],
-        frames=[(frame, [_frame_score(run, name, frame) for run in runs]) for frame in frames],
-        rows=rows,
-    )
+    return Strip(title, runs[0].dataset, name, *_numbers(runs, name, frames), rows)
+
+
+def _numbers(
+    runs: Sequence[RunResult], video: str, frames: Sequence[str]
+) -> tuple[list[tuple[str, float | None]], list[tuple[str, list[float | None]]]]:
+    """The scores of a strip: of the whole video for each run, and of each frame."""
+    of_frames = [(frame, [_frame_score(run, video, frame) for run in runs]) for frame in frames]
+    return [(run.name, run.video_scores.get(video)) for run in runs], of_frames
 
 
 def _chosen_frames(entry: VideoEntry, runs: Sequence[RunResult]) -> list[int]:
@@ -173,7 +181,8 @@ def _chosen_frames(entry: VideoEntry, runs: Sequence[RunResult]) -> list[int]:
     """
     # Some protocols score an object from its first sight in a prediction on: then runs have frames of their own.
     scored = set.intersection(*(set(run.frame_scores.get(entry.name, {})) for run in runs))
-    names = [name for name in entry.frames.names if not scored or name in scored]
+    known = scored or set(entry.required or entry.frames.names)  # trackers may leave out what is not required
+    names = [name for name in entry.frames.names if name in known]
     count = min(FRAMES, len(names))
     spread = [round(index * (len(names) - 1) / max(1, count - 1)) for index in range(count)]
     if scored:

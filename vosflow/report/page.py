@@ -16,9 +16,11 @@ from vosflow.catalog import PublishedRow
 from vosflow.errors import VosflowError
 from vosflow.report import tables
 from vosflow.report.filmstrips import CORRECT, EXTRA, MISSED, SWAPPED, make_filmstrips
+from vosflow.report.instances import SHOWN
 from vosflow.report.plots import INK, PAPER, RULE, SERIES, SOFT, plot_speed, plot_sweeps, plot_videos
 from vosflow.report.published import TOLERANCE, Comparison, compare
 from vosflow.report.results import RunResult, main_runs
+from vosflow.report.training import StageResult, training_sections
 
 TEMPLATES = Path(__file__).resolve().parent / "templates"
 SERIES_DARK = ("#4aa8e8", "#f08a4b", "#2fc79a", "#dd8cc6", "#d0b040", "#8cc8f0", "#a79cf2", "#a8a8a8")
@@ -42,6 +44,7 @@ def write_page(
     title: str = "vosflow",
     filmstrips: int = 2,
     published: Iterable[PublishedRow] | None = None,
+    stages: Sequence[StageResult] = (),
 ) -> Path:
     """Write `{folder}/index.html` and return its path.
 
@@ -51,6 +54,7 @@ def write_page(
         title: the headline.
         filmstrips: number of best and of worst videos shown per dataset.
         published: replaces the catalog's published numbers.
+        stages: of the trainings of the study.
 
     Raises:
         VosflowError: the summary is of other runs or outdated, or a file that the page shows is missing or damaged.
@@ -64,7 +68,8 @@ def write_page(
             remedy="write the summary again, then the page",
         )
     path = Path(folder) / "index.html"
-    tables.write_text(path, render_page(runs, rows, title=title, filmstrips=filmstrips, published=published))
+    text = render_page(runs, rows, title=title, filmstrips=filmstrips, published=published, stages=stages)
+    tables.write_text(path, text)
     return path
 
 
@@ -75,6 +80,7 @@ def render_page(
     title: str,
     filmstrips: int,
     published: Iterable[PublishedRow] | None = None,
+    stages: Sequence[StageResult] = (),
 ) -> str:
     """The page's HTML. The same runs give the same text: it holds no date but those of the results."""
     environment = Environment(
@@ -106,8 +112,11 @@ def render_page(
         speed=None if speed is None else Markup(speed),
         videos={name: Markup(svg) for name, svg in plot_videos(runs).items()},
         strips=make_filmstrips(runs, filmstrips),
+        trainings=[{**section, "curves": Markup(section["curves"] or "")} for section in training_sections(stages)],
         main_runs={dataset: run.name for dataset, run in main_runs(runs).items()},
         protocols=_protocols(runs),
+        instances=sorted({run.dataset for run in runs if run.of_instances}),
+        most_instances=SHOWN,
         palette=_palette(),
         legend=[("correct", CORRECT), ("missed", MISSED), ("extra", EXTRA), ("another object's", SWAPPED)],
     )
@@ -199,6 +208,7 @@ def _protocols(runs: Sequence[RunResult]) -> list[dict]:
                 "protocol": run.rules,
                 "rules": run.rules and inspect.getdoc(type(run.rules)),
                 "score": run.score_name,
+                "proposed": run.of_instances,
                 "by_frame": "J&F-Mean" in (run.scores or ()),
                 **{key: totals[key] for key in ("videos", "frames", "objects")},
             }

@@ -80,7 +80,7 @@ def plot_sweeps(runs: Sequence[RunResult]) -> dict[str, str]:
         datasets = list(dict.fromkeys(dataset for dataset, _, _ in lines))
         families = list(dict.fromkeys(run.family for run in runs))
         with matplotlib.rc_context(STYLE | {"svg.hashsalt": setting}):
-            figure, axes = _panels(len(datasets), width=5.6 if len(datasets) == 1 else 4.4, height=3.4)
+            figure, axes = make_panels(len(datasets), width=5.6 if len(datasets) == 1 else 4.4, height=3.4)
             styles: dict[str, list[str]] = {}
             for axis, dataset in zip(axes, datasets, strict=True):
                 chosen = [(key[1], key[2], points) for key, points in lines.items() if key[0] == dataset]
@@ -93,7 +93,7 @@ def plot_sweeps(runs: Sequence[RunResult]) -> dict[str, str]:
                 axis.set_title(dataset)
             if len(lines) > len(datasets):
                 _legend_below(figure)
-            figures[setting] = _svg(figure, f"sweep-{setting}")
+            figures[setting] = as_svg(figure, f"sweep-{setting}")
     return figures
 
 
@@ -153,7 +153,7 @@ def plot_speed(runs: Sequence[RunResult]) -> str | None:
         return None
     families = list(dict.fromkeys(run.family for run in runs))
     with matplotlib.rc_context(STYLE | {"svg.hashsalt": "speed"}):
-        figure, axes = _panels(len(datasets), width=6.4, height=4.2, columns=2)
+        figure, axes = make_panels(len(datasets), width=6.4, height=4.2, columns=2)
         for axis, dataset in zip(axes, datasets, strict=True):
             _draw_speed(axis, [run for run in scored if run.dataset == dataset], families)
             axis.set_title(dataset)
@@ -161,7 +161,7 @@ def plot_speed(runs: Sequence[RunResult]) -> str | None:
         figure.draw_without_rendering()  # gives the panels their final places
         for axis in axes:
             _place_labels(axis)
-        return _svg(figure, "speed")
+        return as_svg(figure, "speed")
 
 
 def _draw_speed(axis: Axes, runs: Sequence[RunResult], families: list[str]) -> None:
@@ -292,7 +292,7 @@ def plot_videos(runs: Sequence[RunResult]) -> dict[str, str]:
             videos += [video for video in run.video_scores if video not in videos]
         with matplotlib.rc_context(STYLE | {"svg.hashsalt": dataset}):
             columns = min(len(chosen), PANELS_IN_A_ROW)
-            figure, axes = _panels(
+            figure, axes = make_panels(
                 len(chosen),
                 width=1.75 if columns > 2 else 3.2,
                 height=0.55 + 0.2 * len(videos),
@@ -302,7 +302,7 @@ def plot_videos(runs: Sequence[RunResult]) -> dict[str, str]:
             for index, (axis, run) in enumerate(zip(axes, chosen, strict=True)):
                 colour = SERIES[families.index(run.family) % len(SERIES)]
                 _draw_videos(axis, run, videos, colour, named=index % columns == 0, is_main=run is main)
-            figures[dataset] = _svg(figure, f"videos-{dataset}")
+            figures[dataset] = as_svg(figure, f"videos-{dataset}")
     return figures
 
 
@@ -349,7 +349,7 @@ def _shortened(text: str, length: int) -> str:
     return text if len(text) <= length else text[: length - 1] + "…"
 
 
-def _panels(
+def make_panels(
     count: int, *, width: float, height: float, columns: int = 3, left: float = 0.0
 ) -> tuple[Figure, list[Axes]]:
     """A figure with `count` equal panels of `width` x `height` inches, at most `columns` in a row."""
@@ -373,7 +373,7 @@ def _legend_below(figure: Figure) -> None:
     figure.legend(handles.values(), handles.keys(), loc="outside lower left", ncols=columns, fontsize=9)
 
 
-def _svg(figure: Figure, name: str) -> str:
+def as_svg(figure: Figure, name: str) -> str:
     """The figure as an SVG element for an HTML page: ids of its own, colours as CSS variables."""
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", metadata=NO_METADATA, transparent=True)

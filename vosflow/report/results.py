@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from pydantic import ValidationError
 from pydantic_core import to_jsonable_python
 
 from vosflow.errors import VosflowError
 from vosflow.evaluation.protocols import load_protocol
-from vosflow.evaluation.protocols.base import Rules
+from vosflow.evaluation.protocols.base import InstanceProtocol, Rules
 from vosflow.evaluation.scores import (
     GLOBAL_FILE,
     PER_OBJECT_FILE,
@@ -24,6 +25,8 @@ from vosflow.evaluation.scores import (
 )
 from vosflow.manifest import Manifest, load_manifest
 from vosflow.records import read_json
+from vosflow.roles import all_ids, by_role
+from vosflow.trackers.base import TrackerSettings
 from vosflow.trackers.registry import load_tracker
 
 RERUN = "run snakemake again: it evaluates and describes the run anew"
@@ -63,8 +66,19 @@ class RunResult:
 
     @property
     def checkpoint(self) -> str | None:
-        """Id of the checkpoint, or None for a tracker without one."""
-        return (self.description["checkpoint"] or {}).get("id")
+        """Id of the checkpoint, or None for a tracker without one; ids by role in one text, see `all_ids`."""
+        return all_ids(self.description["checkpoint"])
+
+    @property
+    def weights(self) -> dict[str, dict]:
+        """The facts of its weights by role; the role of a single checkpoint is ""."""
+        return by_role(self.description["checkpoint"])
+
+    @property
+    def artefacts(self) -> str:
+        """How many costly arrays were computed for it, and how many were there from other runs; "" without any."""
+        counts = self.description["totals"].get("artefacts", {})
+        return "; ".join(f"{kind}: {of['made']} made, {of['reused']} reused" for kind, of in sorted(counts.items()))
 
     @cached_property
     def rules(self) -> Rules | None:
@@ -80,6 +94,11 @@ class RunResult:
     def score_name(self) -> str:
         """What `score` is called in tables and figures; "" without ground truth."""
         return "" if self.rules is None else short_name(self.rules.headline)
+
+    @property
+    def of_instances(self) -> bool:
+        """Whether whole objects were scored through a video, each with one number, and not masks frame by frame."""
+        return isinstance(self.rules, InstanceProtocol)
 
     @property
     def notes(self) -> list[str]:
@@ -115,10 +134,12 @@ class RunResult:
     def family(self) -> str:
         """What a reader calls the method: the checkpoint's id, or the tracker's name where there is no checkpoint.
 
-        Both, if the tracker runs on the checkpoints of another one, as sam2long does on those of sam2.
+        Both, if the tracker runs on the checkpoints of another one, as sam2long does on those of sam2, or on several.
         """
         if self.checkpoint is None:
             return self.tracker
+        if "" not in self.weights:
+            return " + ".join([self.tracker, *(facts["id"] for facts in self.weights.values())])
         return f"{self.tracker} {self.checkpoint}" if _runs_on_checkpoints_of_another(self.tracker) else self.checkpoint
 
     @cached_property
@@ -139,8 +160,8 @@ class RunResult:
 
     @cached_property
     def frame_scores(self) -> dict[str, dict[str, float]]:
-        """video -> frame -> mean J&F (fraction) of its objects, from scores.csv; empty without ground truth."""
-        if self.scores is None:
+        """video -> frame -> mean J&F (fraction) of its objects, from scores.csv; empty without scores of frames."""
+        if self.scores is None or self.of_instances:
             return {}
         path = self.path.parent / SCORES_FILE
         table: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
@@ -159,12 +180,15 @@ class RunResult:
 
     @cached_property
     def video_scores(self) -> dict[str, float]:
-        """video -> J&F (fraction): the mean over its objects of their means; empty without ground truth."""
+        """video -> J&F (fraction): the mean over its objects of their means; empty without ground truth.
+
+        Of instances it is J, each object's highest IoU with a result: there is no F.
+        """
         if self.scores is None:
             return {}
         objects: dict[str, list[float]] = defaultdict(list)
         for name, (J, F) in read_per_object_results(self.path.parent / PER_OBJECT_FILE).items():
-            objects[name.rpartition("_")[0]].append((J + F) / 2)
+            objects[name.rpartition("_")[0]].append(J if self.of_instances else (J + F) / 2)
         return {video: _mean(values) for video, values in objects.items()}
 
 
@@ -209,15 +233,22 @@ def _runs_on_checkpoints_of_another(tracker: str) -> bool:
 def non_default_settings(tracker: str, settings: dict) -> dict:
     """The settings that differ from the tracker's defaults; all of them if the tracker cannot be imported here."""
     try:
-        fields = load_tracker(tracker).Settings.model_fields
+        defaults = _defaults(load_tracker(tracker).Settings)
     except VosflowError:
         return dict(settings)
-    defaults = {
-        name: to_jsonable_python(field.get_default(call_default_factory=True))
-        for name, field in fields.items()
-        if not field.is_required()
-    }
     return {name: value for name, value in settings.items() if name not in defaults or value != defaults[name]}
+
+
+def _defaults(kind: type[TrackerSettings]) -> dict:
+    """The settings where none are given (a preset may complete them); where some must be, those that need not."""
+    try:
+        return kind().model_dump(mode="json")
+    except ValidationError:
+        return {
+            name: to_jsonable_python(field.get_default(call_default_factory=True))
+            for name, field in kind.model_fields.items()
+            if not field.is_required()
+        }
 
 
 def short_name(column: str) -> str:

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict
 from vosflow.video import Video
 
 Masks = np.ndarray | Mapping[int, np.ndarray]
-"""The masks of one frame: a label map uint8 [H, W], or, in the per-object layout, {object id: bool [H, W]}."""
+"""The masks of one frame: a label map uint8 [H, W], or, in the other layouts, {object id: bool [H, W]}."""
 
 
 class TrackerSettings(BaseModel):
@@ -40,18 +40,47 @@ class Checkpoint:
     config: str | None = None
 
 
+Weights = Checkpoint | Mapping[str, Checkpoint] | None
+"""What a tracker is built with: one checkpoint, {role: checkpoint} where it has `parts`, or nothing."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """A role that weights play in a tracker: of which network they are, and whose are taken if a run names none.
+
+    Attributes:
+        network: one of `vosflow.catalog.Network`.
+        checkpoint: id of the catalog.
+    """
+
+    network: str
+    checkpoint: str
+
+
 class Tracker(Protocol):
     """A method of video object segmentation. Built once per shard, then asked for one video after another.
 
     The module that defines it must import quickly: heavy libraries (torch) are imported inside functions, because
     `Settings` is read whenever a study is planned.
+
+    What a tracker may define besides:
+
+    - `network = "tapir"`: its one checkpoint must be of this network (see `vosflow.catalog.Network`).
+    - `needs_config = True`: weights of a user's own must come with a network configuration.
+    - `parts(settings) -> {role: Part}`, a class method: it is made of several networks. It then gets its weights as
+      {role: Checkpoint}, all roles, and runs name them by role: `checkpoint: {sam: mobile_sam}`.
+    - `code_modules(settings) -> (module, ...)`, a class method: modules that shape the masks under these settings and
+      that its own module does not import; an edit in one of them reruns just the runs that use it.
+    - `proposes_objects = True`: it needs no prompts where a dataset gives none (layout "instances"). It then yields
+      {object id from 1: bool [H, W]}, overlapping or not, objects left out where they have no pixel, and sets
+      `video.scores[id]` for each before it ends.
     """
 
     Settings: ClassVar[type[TrackerSettings]]
     needs_checkpoint: ClassVar[bool]
     uses_gpu: ClassVar[bool]
 
-    def __init__(self, settings: TrackerSettings, checkpoint: Checkpoint | None, device: str) -> None: ...
+    def __init__(self, settings: TrackerSettings, checkpoint: Weights, device: str) -> None: ...
 
     def load(self) -> None:
         """Load the weights onto the device. Called once, before the first `track`, and only if there is work to do."""
@@ -61,6 +90,7 @@ class Tracker(Protocol):
         """Yield (frame name, masks) in temporal order, at most once per frame of `video`.
 
         The masks follow `video.layout` and have the size `video.height` x `video.width`. Frames before an object's
-        prompt may be left out (they are not written). Raises VosflowError for bad input.
+        prompt may be left out (they are not written), and where `video.required` names some frames, all others.
+        Raises VosflowError for bad input.
         """
         ...

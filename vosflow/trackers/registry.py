@@ -14,6 +14,8 @@ BUILT_IN = {
     "flow": "vosflow.trackers.flow:FlowTracker",
     "sam2": "vosflow.trackers.sam2:Sam2Tracker",
     "sam2long": "vosflow.trackers.sam2long:Sam2LongTracker",
+    "rde": "vosflow.trackers.rde:RdeTracker",
+    "sam_pt": "vosflow.trackers.sam_pt.tracker:SamPtTracker",
 }
 
 

@@ -18,6 +18,7 @@ BUILT_IN = {
     "sav": "vosflow.evaluation.protocols.sav:Sav",
     "lvos": "vosflow.evaluation.protocols.lvos:Lvos",
     "youtube-vos": "vosflow.evaluation.protocols.youtube_vos:YoutubeVos",
+    "bdd100k": "vosflow.evaluation.protocols.bdd100k:Bdd100k",
     "vos-benchmark": "vosflow.evaluation.protocols.vos_benchmark:VosBenchmark",
     "ytvis": "vosflow.evaluation.protocols.ytvis:YouTubeVis",
     "uvo": "vosflow.evaluation.protocols.ytvis:Uvo",

@@ -1,0 +1,482 @@
+"""RDE-VOS on a narrow network: what the method done plainly gives, for less work. Plainly is in plain_rde.py.
+
+Full-size goldens made with the authors' own code are not in the repository. Against them (3 modes of DAVIS and the
+YouTube policy, random weights, 12 frames of 118 x 165 and 11 of 96 x 128 with 3 objects) probabilities differed by 9e-6
+at most. Label maps differed in 157 pixels, all but 4 of them ties of two probabilities within 1e-4. These 4 are all on
+one frame of the YouTube policy, and come from a tie of two scores within 1e-6, where two rows compete for the last of
+the top_k places (keys of float32 are 4e-5 from those of float64): with the other row, that frame is equal, too.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import settings as effort
+from hypothesis import strategies as st
+from pydantic import ValidationError
+from torch import Tensor
+from torchvision.transforms.v2 import InterpolationMode
+from torchvision.transforms.v2 import functional as TF
+
+from tests.unit.clips import save_label_map
+from tests.unit.plain_rde import PlainRde, soft_aggregation
+from tests.unit.tiny_rde import FIRST, FRAMES, HEIGHT, OBJECTS, WIDE, make_clip, make_weights, save_checkpoint, video_of
+from vosflow.datasets.folder import folder_manifest
+from vosflow.engine import track_videos
+from vosflow.errors import VosflowError
+from vosflow.manifest import Prompt
+from vosflow.masks import read_label_map
+from vosflow.method import Method
+from vosflow.trackers.base import Checkpoint
+from vosflow.trackers.rde import RdeTracker, Settings
+from vosflow.trackers.rde.checkpoint import build_network
+from vosflow.trackers.rde.computing import Computing
+from vosflow.trackers.rde.images import Frame
+from vosflow.trackers.rde.memory import BLOCKS, Memory
+from vosflow.trackers.rde.network import RdeNetwork
+from vosflow.trackers.rde.policies import davis_steps, plan_steps, youtube_steps
+from vosflow.trackers.rde.tracking import Tracking, aggregate
+from vosflow.video import Video
+
+TRACK = Path(__file__).parents[2] / "scripts" / "track.py"
+SMALL = {"mem_every": 2, "top_k": 7}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_clip(tmp_path_factory.mktemp("clip"))
+
+
+@pytest.fixture(scope="module")
+def weights() -> dict[str, Tensor]:
+    return make_weights()
+
+
+@pytest.fixture(scope="module")
+def checkpoint(weights: dict[str, Tensor], tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
+    return save_checkpoint(weights, tmp_path_factory.mktemp("weights") / "narrow.pth")
+
+
+def run(checkpoint: Checkpoint, video: Video, settings: Settings, computing: Computing | None = None) -> list:
+    """[(frame index, probabilities, label map)] and the ids in their order."""
+    network, _ = build_network(checkpoint, settings.mode)
+    tracking = Tracking(network, computing or Computing("cpu"), video, settings)
+    return [
+        (index, probabilities, tracking.frame.label_map(probabilities, tracking.ids()), tuple(tracking.object_ids))
+        for index, probabilities in tracking.run()
+    ]
+
+
+def plain_inputs(clip: Path, prompts: str, size: tuple[int, int] | None = None) -> tuple[Tensor, Tensor]:
+    """Images [T, 3, H, W] and masks [3, H, W] by torchvision's own functions, padded by hand."""
+    video = video_of(clip, prompts)
+    images = torch.stack([TF.to_image(video.read_frame(t).copy()) for t in range(FRAMES)])
+    images = TF.normalize(images.float() / 255, [0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
+    by_object = {prompt.object: prompt for prompt in video.prompts}
+    masks = torch.stack([torch.from_numpy(video.read_prompt(by_object[k])).float() for k in OBJECTS])
+    if size is not None:
+        images = TF.resize(images, size, InterpolationMode.BICUBIC, antialias=False)
+        masks = TF.resize(masks, size, InterpolationMode.NEAREST)
+    height, width = images.shape[-2:]
+    top, left = (-height % 16) // 2, (-width % 16) // 2
+    padding = (left, top, -width % 16 - left, -height % 16 - top)
+    return TF.pad(images, list(padding)), TF.pad(masks, list(padding))
+
+
+def assert_same(got: Tensor, expected: Tensor) -> None:
+    """Within 1e-5, and the same labels but for ties within that."""
+    assert got.shape == expected.shape
+    assert (got - expected).abs().max() < 1e-5
+    best = expected.topk(2, dim=0).values
+    assert torch.equal(*(p.argmax(0)[best[0] - best[1] > 1e-5] for p in (got, expected)))
+
+
+@pytest.mark.parametrize("mode", BLOCKS)
+def test_the_davis_policy_is_the_method_done_plainly(mode, clip, weights, checkpoint):
+    images, masks = plain_inputs(clip, "together")
+    expected = PlainRde(weights, mode, **SMALL).davis(images, masks)
+    results = run(checkpoint, video_of(clip), Settings(mode=mode, **SMALL))
+    assert [index for index, *_ in results] == list(range(FRAMES))
+    for index, probabilities, label_map, _ in results:
+        assert_same(probabilities, expected[index])
+        inner = expected[index][:, 6 : 6 + HEIGHT, 1 : 1 + WIDE]
+        sure = inner.topk(2, dim=0).values.diff(dim=0)[0] < -1e-5
+        assert np.array_equal(label_map[sure], np.array([0, *OBJECTS])[inner.argmax(0)][sure])
+    assert len(np.unique(results[-1][2])) >= 3  # the comparison is not empty
+
+
+@pytest.mark.parametrize(("prompts", "mode"), [("late", "two-frames-compress"), ("later", "gt-compress")])
+def test_the_youtube_policy_is_the_method_done_plainly(prompts, mode, clip, weights, checkpoint):
+    images, masks = plain_inputs(clip, prompts)
+    expected = PlainRde(weights, mode, **SMALL).youtube(images, masks, list(FIRST[prompts]))
+    results = run(checkpoint, video_of(clip, prompts), Settings(policy="youtube", mode=mode, **SMALL))
+    assert [index for index, *_ in results] == list(range(min(FIRST[prompts]), FRAMES))
+    for index, probabilities, _, ids in results:
+        rows = [0, *(1 + OBJECTS.index(k) for k in ids)]
+        assert set(ids) == {k for k, start in zip(OBJECTS, FIRST[prompts], strict=True) if start <= index}
+        assert_same(probabilities, expected[index][rows])
+
+
+def test_modes_and_policies_differ(clip, checkpoint):
+    """What the comparisons with the plain method tell apart."""
+    last = {mode: run(checkpoint, video_of(clip), Settings(mode=mode, **SMALL))[-1][1] for mode in BLOCKS}
+    last["every 3"] = run(checkpoint, video_of(clip), Settings(top_k=7))[-1][1]
+    last["top 3"] = run(checkpoint, video_of(clip), Settings(mem_every=2, top_k=3))[-1][1]
+    for one in last:
+        for other in last:
+            assert one == other or (last[one] - last[other]).abs().max() > 1e-2, (one, other)
+
+
+def test_resized_frames_are_those_of_torchvision_without_antialiasing(clip, weights, checkpoint):
+    settings = Settings(preset="youtubevos2019", short_side=40, **SMALL)
+    size = (40, int(40 * WIDE / HEIGHT))
+    images, masks = plain_inputs(clip, "late", size)
+    video = video_of(clip, "late")
+    frame = Frame.of(HEIGHT, WIDE, 40)
+    assert frame.size == size
+    for t in range(FRAMES):
+        assert torch.allclose(frame.image(video.read_frame(t)), images[t], atol=2e-6)
+    for prompt, mask in zip(sorted(video.prompts, key=lambda prompt: prompt.object), masks, strict=True):
+        assert torch.equal(frame.mask(video.read_prompt(prompt)), mask)
+    expected = PlainRde(weights, settings.mode, **SMALL).youtube(images, masks, list(FIRST["late"]))
+    for index, probabilities, label_map, ids in run(checkpoint, video, settings):
+        rows = [0, *(1 + OBJECTS.index(k) for k in ids)]
+        assert_same(probabilities, expected[index][rows])
+        left, top = frame.padding[0], frame.padding[2]
+        inner = probabilities[:, top : top + size[0], left : left + size[1]]
+        enlarged = TF.resize(inner, [HEIGHT, WIDE], InterpolationMode.BILINEAR, antialias=False)
+        assert np.array_equal(label_map, np.array([0, *ids])[enlarged.argmax(0)])
+
+
+@pytest.mark.parametrize(("prompts", "required"), [("together", (1, 5)), ("late", (0, 5, 8)), ("later", (2, 9))])
+def test_frames_that_nobody_wants_are_left_out(prompts, required, clip, checkpoint, monkeypatch):
+    encoded = []
+    encode = RdeNetwork.encode_frames
+    monkeypatch.setattr(RdeNetwork, "encode_frames", lambda self, images: encoded.append(1) or encode(self, images))
+    settings = Settings(policy="youtube", **SMALL)
+    everything = {index: p for index, p, *_ in run(checkpoint, video_of(clip, prompts), settings)}
+    work, video = len(encoded), video_of(clip, prompts)
+    video.required = tuple(f"{index:05d}" for index in required)
+    some = run(checkpoint, video, settings.model_copy(update={"frames": "required"}))
+    assert tuple(index for index, *_ in some) == required
+    assert all(torch.equal(p, everything[index]) for index, p, *_ in some)
+    assert len(encoded) - work < work
+    assert len(run(checkpoint, video, settings)) == len(everything)
+
+
+@pytest.mark.parametrize(
+    "computing",
+    [Computing("cpu", objects_at_once=8), Computing("cpu", frames_at_once=4), Computing("cpu", "float32", 2, 3, True)],
+    ids=["objects together", "frames ahead", "both, channels last"],
+)
+@pytest.mark.parametrize("prompts", ["together", "late"])
+def test_what_shares_a_call_changes_nothing(computing, prompts, clip, checkpoint):
+    settings = Settings(policy="youtube", **SMALL)
+    one_by_one = run(checkpoint, video_of(clip, prompts), settings)
+    together = run(checkpoint, video_of(clip, prompts), settings, computing)
+    for (index, expected, *_), (other, got, *_) in zip(one_by_one, together, strict=True):
+        assert index == other and (got - expected).abs().max() < 1e-5
+
+
+def test_threads_change_nothing(clip, checkpoint):
+    expected = run(checkpoint, video_of(clip), Settings(**SMALL))
+    torch.set_num_threads(2)
+    try:
+        got = run(checkpoint, video_of(clip), Settings(**SMALL))
+    finally:
+        torch.set_num_threads(1)
+    assert max((a[1] - b[1]).abs().max() for a, b in zip(expected, got, strict=True)) < 1e-5
+
+
+def test_objects_share_fewer_calls_once_memory_runs_out(clip, checkpoint, monkeypatch):
+    expected = run(checkpoint, video_of(clip), Settings(**SMALL))
+    decode = RdeNetwork.decode
+
+    def decode_two(self, readout, features):
+        if len(readout) > 2:
+            raise torch.OutOfMemoryError
+        return decode(self, readout, features)
+
+    monkeypatch.setattr(RdeNetwork, "decode", decode_two)
+    video = video_of(clip)
+    got = run(checkpoint, video, Settings(**SMALL), Computing("cpu", objects_at_once=8))
+    assert max((a[1] - b[1]).abs().max() for a, b in zip(expected, got, strict=True)) < 1e-5
+    assert video.remarks == ["out of memory with 3 objects at once: went on with 1"]
+
+
+def test_bfloat16_is_near(clip, checkpoint):
+    settings = Settings(**SMALL)
+    computing = Computing("cpu", "bfloat16")
+    network = computing.prepare(build_network(checkpoint, settings.mode)[0])
+    exact = run(checkpoint, video_of(clip), settings)
+    rounded = list(Tracking(network, computing, video_of(clip), settings).run())
+    assert len(rounded) == len(exact) and all(p.dtype == torch.float32 for _, p in rounded)
+    assert max((a[1] - b[1]).abs().mean() for a, b in zip(exact, rounded, strict=True)) < 0.05
+
+
+# -- policies
+
+
+def prompts_on(*frames: int) -> dict[int, tuple[Prompt, ...]]:
+    return {t: (Prompt(number, f"{t:05d}", ""),) for number, t in enumerate(frames, 1)}
+
+
+def test_davis_counts_from_the_first_frame_and_never_remembers_the_final_one():
+    steps = davis_steps(prompts_on(0), 10, 3)
+    assert [step.index for step in steps] == list(range(10))
+    assert [step.index for step in steps if step.remembers] == [3, 6]  # 9 is the final frame
+    assert [step.index for step in steps if not step.tracks] == [0]
+
+
+def test_youtube_counts_from_the_last_frame_that_was_remembered_or_given():
+    steps = youtube_steps(prompts_on(1, 6, 12), 13, 4)
+    assert [step.index for step in steps] == list(range(1, 13))
+    assert [step.index for step in steps if step.remembers] == [5, 6, 10]  # 6 and 12 are given, 12 is the final frame
+    assert [step.index for step in steps if step.prompts] == [1, 6, 12]
+    assert [step.index for step in steps if not step.tracks] == [1]
+
+
+@given(st.integers(1, 30), st.integers(1, 6))
+def test_with_all_objects_on_the_first_frame_policies_agree(frames, mem_every):
+    assert davis_steps(prompts_on(0), frames, mem_every) == youtube_steps(prompts_on(0), frames, mem_every)
+
+
+def test_the_davis_policy_refuses_objects_that_come_later(clip, checkpoint):
+    with pytest.raises(VosflowError, match="given on frames 00000 and 00003") as error:
+        list(RdeTracker(Settings(), checkpoint, "cpu").track(video_of(clip, "late")))
+    assert "preset: youtubevos2019" in str(error.value)
+
+
+@pytest.mark.parametrize("policy", ["davis", "youtube"])
+def test_several_masks_of_an_object_are_refused(policy, clip, tmp_path):
+    label_map, _ = read_label_map(clip / "together" / "clip" / "00000.png")
+    for t in (0, 4):
+        save_label_map(tmp_path / "twice" / "clip" / f"{t:05d}.png", label_map)
+    (tmp_path / "frames").symlink_to(clip / "frames")
+    with pytest.raises(VosflowError, match="object 1 of video clip has masks on frames 00000 and 00004"):
+        plan_steps(video_of(tmp_path, "twice", use_all_masks=True), policy, 3, range(FRAMES))
+
+
+def test_a_mask_of_another_size_is_refused(clip, checkpoint, tmp_path):
+    make_clip(tmp_path)
+    video = video_of(tmp_path)
+    save_label_map(tmp_path / "together" / "clip" / "00000.png", np.ones((HEIGHT + 1, WIDE), np.uint8))
+    with pytest.raises(VosflowError, match=f"{WIDE}x{HEIGHT + 1} pixels"):
+        list(RdeTracker(Settings(), checkpoint, "cpu").track(video))
+
+
+# -- memory
+
+
+def dense_read(blocks: list[tuple[Tensor, Tensor]], query: Tensor, top_k: int) -> Tensor:
+    """[O, V, n] for queries [K, n] of blocks of keys [K, N] and values [O, V, N]."""
+    keys, values = torch.cat([k for k, _ in blocks], 1), torch.cat([v for _, v in blocks], 2)
+    scores = -(keys[:, :, None] - query[:, None]).square().sum(0) / math.sqrt(len(keys))  # [N, n]
+    best, rows = scores.topk(min(top_k, len(scores)), dim=0)
+    affinity = torch.zeros_like(scores).scatter_(0, rows, best.softmax(0))
+    return values @ affinity
+
+
+@effort(max_examples=40, deadline=None)
+@given(st.sampled_from(list(BLOCKS)), st.integers(1, 60), st.integers(0, 3), st.integers(1, 3), st.integers(0, 99))
+def test_reading_is_that_of_a_dense_affinity(mode, top_k, updates, objects, seed):
+    """Whatever is copied, however few rows there are; compression is replaced by a mean."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def frame() -> tuple[Tensor, Tensor]:
+        return torch.randn(1, 4, 2, 3, generator=generator), torch.randn(objects, 5, 2, 3, generator=generator)
+
+    def mean(old: Tensor, new: Tensor) -> Tensor:
+        return (old + new) / 2
+
+    given_frame = compressed = frame()
+    seen, memory = [given_frame], Memory(mode, top_k, *given_frame)
+    for _ in range(updates):
+        new = frame()
+        seen.append(new)
+        compressed = tuple(map(mean, compressed, new))
+        memory.update(*new, mean, mean)
+    blocks = {
+        "two-frames-compress": [compressed, given_frame] + [seen[-1], given_frame] * (updates > 0),
+        "gt-compress": [compressed, given_frame],
+        "last-compress": [compressed] + [seen[-1]] * (updates > 0),
+        "compress": [compressed],
+        "stm": seen,
+    }[mode]
+    query, _ = frame()
+    expected = dense_read([(k[0].flatten(1), v.flatten(2)) for k, v in blocks], query[0].flatten(1), top_k)
+    assert torch.allclose(memory.read(query).flatten(2), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("mode", BLOCKS)
+def test_only_stm_grows(mode):
+    memory = Memory(mode, 5, torch.randn(1, 4, 2, 3), torch.randn(2, 6, 2, 3))
+    sizes = []
+    for _ in range(6):
+        memory.update(torch.randn(1, 4, 2, 3), torch.randn(2, 6, 2, 3), torch.minimum, torch.maximum)
+        sizes.append(sum(tensor.numel() for block in memory._blocks.values() for tensor in block))
+    assert (len(set(sizes)) == 1) == (mode != "stm")
+
+
+def test_keys_far_apart_do_not_overflow():
+    """exp(scores) is 0/0 or infinite here; the softmax is a choice of the nearest."""
+    key = torch.tensor([[50.0, -50.0]]).reshape(1, 1, 1, 2)
+    memory = Memory("compress", 2, key, torch.tensor([[1.0, 2.0]]).reshape(1, 1, 1, 2))
+    assert torch.equal(memory.read(key * 3).flatten(), torch.tensor([1.0, 2.0]))
+
+
+def test_soft_aggregation_is_that_of_logits():
+    masks = torch.cat([torch.rand(3, 4, 50), torch.tensor([0.0, 1.0]).expand(3, 4, 2)], dim=2)
+    assert torch.allclose(aggregate(masks), soft_aggregation(masks), atol=1e-6)
+    assert torch.allclose(aggregate(masks).sum(0), torch.ones(4, 52))
+
+
+# -- checkpoints
+
+
+def test_the_network_has_the_official_names_and_shapes():
+    """The digest is of the state dict of the authors' network at 548a889: sorted lines of "name (shape)"."""
+    with torch.device("meta"):
+        state = RdeNetwork().state_dict()
+    lines = sorted(f"{name} {tuple(tensor.shape)}" for name, tensor in state.items())
+    assert len(lines) == 435
+    assert hashlib.sha256("\n".join(lines).encode()).hexdigest() == OFFICIAL
+
+
+OFFICIAL = "066627c228609f094ce0ea635741d3434e49940aa3497c1c48cde3327fafb5e3"
+
+
+def stage_0(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """As training stage 0 leaves them: no SAM, no input for the others' masks."""
+    kept = {name: tensor for name, tensor in weights.items() if not name.startswith("mem_compress.")}
+    return {**kept, "value_encoder.conv1.weight": kept["value_encoder.conv1.weight"][:, :4]}
+
+
+def test_weights_of_stage_0_are_refused_by_name_where_sam_is_needed(weights, tmp_path):
+    checkpoint = save_checkpoint(stage_0(weights), tmp_path / "stage_0.pth")
+    with pytest.raises(VosflowError, match="no SAM .* training stage 0") as error:
+        RdeTracker(Settings(), checkpoint, "cpu").load()
+    assert "stage_0.pth" in str(error.value) and "mode: stm" in str(error.value)
+
+
+def test_weights_of_stage_0_are_converted_for_stm(clip, weights, tmp_path):
+    video = video_of(clip)
+    tracker = RdeTracker(Settings(mode="stm", **SMALL), save_checkpoint(stage_0(weights), tmp_path / "s0.pth"), "cpu")
+    masks = dict(tracker.track(video))
+    assert len(masks) == FRAMES and "stage 0 (4 input channels)" in video.remarks[0]
+    zeroed = {**weights, "value_encoder.conv1.weight": weights["value_encoder.conv1.weight"].clone()}
+    zeroed["value_encoder.conv1.weight"][:, 4] = 0
+    same = RdeTracker(Settings(mode="stm", **SMALL), save_checkpoint(zeroed, tmp_path / "zeroed.pth"), "cpu")
+    assert all(np.array_equal(masks[frame], label_map) for frame, label_map in same.track(video_of(clip)))
+
+
+def spoil(weights: dict[str, Tensor], how: str) -> object:
+    name = "mem_compress.value_encoder.non_local.W.weight"
+    return {
+        "one of SAM is missing": {key: tensor for key, tensor in weights.items() if key != name},
+        "another shape": {**weights, name: weights[name][:, :1]},
+        "SE blocks": {**weights, "mem_compress.key_encoder.se.0.weight": torch.zeros(1)},
+        "another network": {"trunk.weight": torch.zeros(1)},
+        "no state dict": {"it": 3, "network": [1, 2]},
+    }[how]
+
+
+@pytest.mark.parametrize(
+    ("how", "words"),
+    [
+        ("one of SAM is missing", "1 missing: mem_compress.value_encoder.non_local.W.weight"),
+        ("another shape", "1 of another shape: mem_compress.value_encoder.non_local.W.weight"),
+        ("SE blocks", "1 unexpected: mem_compress.key_encoder.se.0.weight"),
+        ("another network", "no value_encoder.conv1.weight"),
+        ("no state dict", "does not hold a state dict"),
+    ],
+)
+@pytest.mark.parametrize("mode", ["two-frames-compress", "stm"])
+def test_wrong_weights_are_refused(how, words, mode, weights, tmp_path):
+    checkpoint = save_checkpoint(spoil(weights, how), tmp_path / "wrong.pth")
+    with pytest.raises(VosflowError, match=words) as error:
+        RdeTracker(Settings(mode=mode), checkpoint, "cpu").load()
+    assert "wrong.pth" in str(error.value)
+
+
+def test_a_checkpoint_of_training_is_taken(weights, tmp_path):
+    network, remarks = build_network(save_checkpoint({"it": 7, "network": weights}, tmp_path / "t.pth"), "compress")
+    assert remarks == [] and all(torch.equal(tensor, weights[name]) for name, tensor in network.state_dict().items())
+
+
+def test_a_damaged_file_is_named(tmp_path):
+    path = tmp_path / "half.pth"
+    path.write_bytes(b"PK\x03\x04")
+    with pytest.raises(VosflowError, match="half.pth: the checkpoint is unreadable"):
+        RdeTracker(Settings(), Checkpoint("half", path, ""), "cpu").load()
+
+
+# -- settings, outputs
+
+
+def test_presets_are_the_commands_of_the_authors():
+    values = {p: Settings(preset=p).model_dump() for p in ("davis2017", "davis2016", "youtubevos2019")}
+    assert all((v["mode"], v["speed"]) == ("two-frames-compress", "exact") for v in values.values())
+    assert [(v["mem_every"], v["top_k"]) for v in values.values()] == [(3, 40), (3, 40), (4, 20)]
+    assert [(v["policy"], v["short_side"]) for v in values.values()] == [("davis", None)] * 2 + [("youtube", 480)]
+    assert [v["frames"] for v in values.values()] == ["all", "all", "required"]
+    assert Settings() == Settings(preset="davis2017").model_copy(update={"preset": None}) and Settings().notes() == []
+    assert "but top_k=50" in Settings(preset="davis2016", top_k=50).notes()[0]
+    assert "but" not in Settings(preset="davis2016", top_k=40).notes()[0]
+
+
+@pytest.mark.parametrize("wrong", [{"preset": "davis"}, {"mode": "exact"}, {"mem_every": 0}, {"top_k": 2.5}])
+def test_wrong_settings_are_refused(wrong):
+    with pytest.raises(ValidationError):
+        Settings(**wrong)
+
+
+def test_one_png_per_object(clip, checkpoint):
+    video = video_of(clip)
+    label_maps = dict(RdeTracker(Settings(**SMALL), checkpoint, "cpu").track(video))
+    video.layout = "per_object"
+    for frame, masks in RdeTracker(Settings(**SMALL), checkpoint, "cpu").track(video):
+        assert set(masks) == set(OBJECTS)
+        assert all(np.array_equal(mask, label_maps[frame] == k) for k, mask in masks.items())
+
+
+def test_the_engine_takes_the_required_frames_alone(clip, checkpoint, tmp_path):
+    whole = folder_manifest(clip / "frames", clip / "late", late_objects=True)
+    required = ("00000", "00004", "00007")
+    manifest = replace(whole, videos=(replace(whole.videos[0], required=required),))
+    settings = {"preset": "youtubevos2019", "short_side": 40, **SMALL}
+    method = Method.of("rde", settings, {"id": "narrow", "path": str(checkpoint.path)})
+    track_videos(method, manifest, ["clip"], tmp_path)
+    assert tuple(path.stem for path in sorted((tmp_path / "masks" / "clip").iterdir())) == required
+    assert manifest.tracking_view("clip") != whole.tracking_view("clip")  # or the finished masks would stay
+
+
+def test_track_by_hand(clip, checkpoint, tmp_path):
+    command = [sys.executable, str(TRACK), "--tracker", "rde", "--checkpoint", str(checkpoint.path), "--device", "cpu"]
+    command += ["--base_video_dir", str(clip / "frames"), "--input_mask_dir", str(clip / "together")]
+    command += ["--output_mask_dir", str(tmp_path / "masks")]
+    command += ["--set", "preset=davis2017", "--set", "mode=gt-compress", "--set", "mem_every=2", "--set", "top_k=7"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "preset davis2017" in done.stderr and "mode=gt-compress" in done.stderr
+    settings = Settings(mode="gt-compress", **SMALL)
+    for frame, label_map in RdeTracker(settings, replace(checkpoint), "cpu").track(video_of(clip)):
+        assert np.array_equal(read_label_map(tmp_path / "masks" / "clip" / f"{frame}.png")[0], label_map)

@@ -1,0 +1,299 @@
+"""Training stages of RDE-VOS: stopped and continued, by several processes, of full size, and planned by a study."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+from tests.unit.clips import make_videos, moving_boxes
+from vosflow.config import parse_config
+from vosflow.datasets.training_sets import FLAT_SETS
+from vosflow.errors import VosflowError
+from vosflow.report.training import load_stages, training_sections
+from vosflow.study import Study
+from vosflow.trackers.base import Checkpoint
+from vosflow.trackers.rde.checkpoint import build_network
+from vosflow.training.planning import find_trained, plan_trainings
+from vosflow.training.rde.run import train_alone
+from vosflow.training.rde.settings import PRESETS, StageSettings
+from vosflow.training.rde.stage import SetFolder, StagePlan
+from vosflow.training.rde.trainer import CURVES, SAMPLES, WEIGHTS, WORK, Group, StageTraining
+
+HOUSE = Path(__file__).resolve().parents[2]
+SMALL = {
+    "iterations": 6,
+    "crop": 48,
+    "batch_size": 2,
+    "processes": 1,
+    "workers": 0,
+    "learning_rate": 1e-3,
+    "milestones": (4,),
+    "bootstrap": (1, 5),
+    "clip_gradient": 1.0,
+    "compression": "average",
+    "held_out": 2,
+    "log_every": 2,
+    "measure_every": 4,
+    "save_every": 3,
+}
+
+
+@pytest.fixture(scope="module")
+def sets(tmp_path_factory) -> Path:
+    """static/ and davis/."""
+    folder = tmp_path_factory.mktemp("sets")
+    images, label_maps = moving_boxes(6, 1)
+    for number, place in enumerate((*FLAT_SETS, "fss/thing")):
+        (folder / "static" / place).mkdir(parents=True)
+        Image.fromarray(images[number]).save(folder / "static" / place / "0.jpg")
+        Image.fromarray(label_maps[number] * 255).save(folder / "static" / place / "0.png")
+    names = [f"v{number}" for number in range(5)]
+    make_videos(folder / "davis", dict.fromkeys(names, 8))
+    (folder / "davis/ImageSets/2017").mkdir(parents=True, exist_ok=True)
+    (folder / "davis/ImageSets/2017/train.txt").write_text("\n".join(names))
+    return folder
+
+
+def plan(sets: Path, stage: int, previous: str | None = None, width: int = 8, **changes) -> StagePlan:
+    settings = StageSettings(**{**PRESETS["paper"][stage], **SMALL, **changes})
+    kind = "static" if stage == 0 else "davis"
+    return StagePlan(stage, settings, width, 2 * width, (SetFolder(kind, str(sets / kind)),), previous)
+
+
+def curve(folder: Path) -> list[dict[str, str]]:
+    """The rows of curves.csv, without what differs each time."""
+    with open(folder / CURVES, newline="") as file:
+        return [{key: value for key, value in row.items() if key != "seconds"} for row in csv.DictReader(file)]
+
+
+@pytest.fixture(scope="module")
+def stage0(sets, tmp_path_factory) -> Path:
+    """Stage 0, trained without being stopped."""
+    folder = tmp_path_factory.mktemp("stage0")
+    train_alone(plan(sets, 0), folder, "cpu")
+    return folder
+
+
+def test_a_stage_ends_in_weights_curves_and_samples(stage0):
+    weights = load_file(stage0 / WEIGHTS)
+    assert weights["value_encoder.conv1.weight"].shape == (8, 4, 7, 7)
+    assert [row["iteration"] for row in curve(stage0)] == ["0", "2", "4", "6"]
+    assert [bool(row["held_out_J"]) for row in curve(stage0)] == [True, False, True, True]
+    assert [row["learning_rate"] for row in curve(stage0)] == ["", "0.001", "0.001", "0.0001"]
+    assert Image.open(stage0 / SAMPLES).size == (3 * 48, 2 * 48)
+    assert list((stage0 / "tensorboard").iterdir())
+
+
+def test_a_killed_stage_goes_on_with_the_same_curve(sets, stage0, tmp_path, monkeypatch):
+    update = StageTraining.update
+
+    def killed(self, batch):
+        if self.iteration == 5:  # two after the last work file, in the middle of a row
+            raise KeyboardInterrupt
+        return update(self, batch)
+
+    monkeypatch.setattr(StageTraining, "update", killed)
+    with pytest.raises(KeyboardInterrupt):
+        train_alone(plan(sets, 0), tmp_path, "cpu")
+    assert torch.load(tmp_path / WORK, weights_only=True)["iteration"] == 3
+    monkeypatch.setattr(StageTraining, "update", update)
+    torch.manual_seed(99)  # another process begins with another state
+    train_alone(plan(sets, 0), tmp_path, "cpu")
+    assert curve(tmp_path) == curve(stage0)
+    wanted, found = load_file(stage0 / WEIGHTS), load_file(tmp_path / WEIGHTS)
+    assert all(torch.equal(found[name], wanted[name]) for name in wanted)
+
+
+def test_the_next_stage_takes_up_the_weights_and_the_tracker_takes_those(sets, stage0, tmp_path):
+    train_alone(plan(sets, 3, str(stage0 / WEIGHTS), iterations=2, workers=1), tmp_path, "cpu")
+    network, remarks = build_network(Checkpoint("trained", tmp_path / WEIGHTS, ""), "two-frames-compress")
+    assert network.mem_compress is not None and not remarks
+    assert curve(tmp_path)[-1]["f4"]
+    build_network(Checkpoint("stage0", stage0 / WEIGHTS, ""), "stm")
+
+
+def test_what_is_on_the_page(stage0, tmp_path):
+    place = tmp_path / "mine" / "stage0-0123abcd"
+    place.parent.mkdir()
+    place.symlink_to(stage0)
+    (section,) = training_sections(load_stages([place / CURVES]))
+    rows = curve(stage0)
+    before, after = (f"{100 * float(rows[i]['held_out_J']):.1f}" for i in (0, -1))
+    assert section["name"] == "mine" and section["rows"][0][:2] == ["mine.stage0", "6"]
+    assert section["rows"][0][4:6] == [before, after]
+    assert "<svg" in section["curves"] and section["samples"][0][1].startswith("data:image/png;base64,")
+    (place / CURVES).write_text("nothing")
+    with pytest.raises(VosflowError, match="not readable as the curves of a training"):
+        load_stages([place / CURVES])
+
+
+def test_work_files_of_other_plans_and_damaged_ones_are_refused(sets, tmp_path):
+    train_alone(plan(sets, 0), tmp_path, "cpu", stop_at=1)
+    StageTraining(plan(sets, 0, save_every=100, workers=5), tmp_path)  # decides nothing
+    with pytest.raises(VosflowError, match="belongs to another training"):
+        StageTraining(plan(sets, 0, learning_rate=1e-4), tmp_path)
+    (tmp_path / WORK).write_bytes(b"no state")
+    with pytest.raises(VosflowError, match="not a readable state of training"):
+        StageTraining(plan(sets, 0), tmp_path)
+
+
+def test_a_loss_that_is_not_finite_ends_the_stage(sets, tmp_path):
+    training = StageTraining(plan(sets, 0), tmp_path)
+    with torch.no_grad():
+        training.step.network.decoder.pred.weight.fill_(torch.nan)
+    with pytest.raises(VosflowError, match="the loss is nan in iteration 0"):
+        training.update(next(iter(training._batches(1))))
+
+
+def test_an_unreadable_image_ends_the_stage_with_its_path(sets, tmp_path):
+    copied = tmp_path / "davis"
+    make_videos(copied, dict.fromkeys(("v0", "v1"), 5))
+    (copied / "ImageSets/2017").mkdir(parents=True, exist_ok=True)
+    (copied / "ImageSets/2017/train.txt").write_text("v0 v1")
+    for path in (copied / "JPEGImages/480p").glob("*/0000[1-4].jpg"):
+        path.write_bytes(b"")
+    save_file(StageTraining(plan(sets, 0), tmp_path / "0").step.network.state_dict(), tmp_path / "0.safetensors")
+    broken = plan(tmp_path, 3, str(tmp_path / "0.safetensors"), held_out=0, workers=1)
+    with pytest.raises(VosflowError, match="the image cannot be read") as caught:
+        train_alone(broken, tmp_path / "3", "cpu")
+    assert caught.value.path.startswith(str(copied / "JPEGImages"))
+
+
+def test_two_processes_train_as_one_with_their_batches(sets, tmp_path):
+    """By torchrun, over gloo. Gradients are means over both, so the weights are those of one with twice the batch."""
+    together = plan(sets, 0, iterations=2, processes=2, batch_size=1, held_out=0, clip_gradient=None)
+    command = [sys.executable, str(HOUSE / "scripts/train_rde.py"), "--plan", json.dumps(together.as_data())]
+    answer = subprocess.run(
+        [*command, "--folder", str(tmp_path / "two"), "--device", "cpu"],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert answer.returncode == 0, answer.stderr
+    alone = plan(sets, 0, iterations=2, processes=1, batch_size=2, held_out=0, clip_gradient=None)
+    train_alone(alone, tmp_path / "one", "cpu")
+    two, one = (load_file(tmp_path / name / WEIGHTS) for name in ("two", "one"))
+    apart = torch.cat([(two[name] - one[name]).abs().flatten() for name in one])
+    assert apart.mean() < 0.1 * alone.settings.learning_rate  # Adam makes steps of the rate also of rounding errors
+    with pytest.raises(VosflowError, match="to be trained by 2 processes, and these are 1"):
+        StageTraining(together, tmp_path / "two", Group())
+
+
+def test_stages_of_full_size(sets, tmp_path):
+    """Two iterations of each, with the authors' rates and losses, but small crops and an SAM that begins calmly."""
+    for stage, before in ((0, None), (1, 0), (2, 1), (3, 0)):
+        previous = None if before is None else str(tmp_path / f"{before}.safetensors")
+        values = {"batch_size": 1, "crop": 32, "processes": 1, "workers": 0, "compression": "average"}
+        settings = StageSettings(**{**PRESETS["released"][stage], **values})
+        kind = "static" if stage == 0 else "davis"
+        training = StageTraining(
+            StagePlan(stage, settings, 64, 64, (SetFolder(kind, str(sets / kind)),), previous), tmp_path / str(stage)
+        )
+        start = training.step.network.decoder.pred.weight.detach().clone()
+        rows = [training.update(batch) for batch in training._batches(2)]
+        assert len(rows) == 2 and all(torch.isfinite(torch.tensor(list(row.values()))).all() for row in rows)
+        assert not torch.equal(start, training.step.network.decoder.pred.weight)
+        count = sum(parameter.numel() for parameter in training.step.parameters())
+        assert (count == 64_020_836) == (stage > 0)
+        if stage < 2:
+            save_file(training.step.network.state_dict(), tmp_path / f"{stage}.safetensors")
+
+
+# --- planning
+
+DEMO = dict.fromkeys(("static", "bl30k", "davis", "youtube"), "demo")
+
+
+def config(*checkpoints: str, **training) -> dict:
+    given = {"method": "rde", "stages": [0, 1, 2], "width": 16, "backbone": "random", "data": DEMO, **training}
+    runs = [{"dataset": "demo/val", "tracker": "rde", "checkpoint": name} for name in checkpoints]
+    runs = runs or [{"dataset": "demo/val", "tracker": "static"}]
+    return {"runs": runs, "training": {"mine": given}, "execution": {"device": "cpu"}}
+
+
+def test_stages_are_a_chain_and_runs_wait_for_theirs():
+    study = Study(parse_config(config("mine", "mine.stage1")))
+    jobs = study.trainings
+    assert [job.id for job in jobs] == ["mine.stage0", "mine.stage1", "mine.stage2"]
+    assert jobs[1].plan.previous == jobs[0].weights and jobs[0].weights in jobs[1].inputs
+    assert [run.checkpoint_inputs for run in study.runs] == [[jobs[2].weights], [jobs[1].weights]]
+    assert jobs[0].gpus == 0 and study.training_pattern(gpus=False) == "mine"
+    assert not any("training" in file for file in study.checkpoint_files)
+
+
+def test_names_of_stages_and_runs_hold_what_decides_the_weights():
+    def made(**training) -> list[str]:
+        study = Study(parse_config(config("mine", **training)))
+        return [*(job.made for job in study.trainings), study.runs[0].made]
+
+    first = made()
+    assert made() == first
+    assert made(settings={"log_every": 7, "workers": 1}) == first
+    later = made(stage_settings={1: {"learning_rate": 1e-4}})
+    assert later[0] == first[0] and all(a != b for a, b in zip(later[1:], first[1:], strict=True))
+    assert all(a != b for a, b in zip(made(settings={"seed": 1}), first, strict=True))
+
+
+def test_a_job_of_an_edited_training_is_refused():
+    study = Study(parse_config(config()))
+    job = study.trainings[0]
+    assert study.stage("mine", "0", job.made) is not None
+    with pytest.raises(VosflowError, match="edited after its jobs were planned"):
+        study.stage("mine", "0", "00000000")
+
+
+def test_full_size_asks_for_gpus_imagenet_and_the_catalogs_sets():
+    given = {"method": "rde", "stages": [0, 3]}
+    jobs = plan_trainings(
+        parse_config({"runs": [{"dataset": "demo/val", "tracker": "static"}], "training": {"rde": given}})
+    )
+    assert [job.gpus for job in jobs] == [4, 2]
+    assert [Path(file).name for file in jobs[0].inputs] == [
+        "resnet50-0676ba61.pth.fetched",
+        "resnet18-f37072fd.pth.fetched",
+        "static.json",
+    ]
+    assert jobs[1].inputs[1:] == (
+        "data/datasets/davis2017/trainval-480p.json",
+        "data/datasets/youtubevos2019/train.json",
+    )
+
+
+@pytest.mark.parametrize(
+    "changes, problem",
+    [
+        ({"stages": [1, 0]}, r"no training with the stages \[1, 0\]"),
+        ({"stages": [0, 3, 2]}, r"no training with the stages \[0, 3, 2\]"),
+        ({"stage_settings": {3: {}}}, "settings for stage 3, which is not trained"),
+        ({"backbone": "imagenet"}, "ImageNet weights are for networks of width 64"),
+        ({"data": {**DEMO, "davis": "nowhere"}}, "the folder is missing"),
+        ({"data": {"static": "demo"}}, "BL30K"),
+        ({"settings": {"learning_rat": 1}}, "did you mean 'learning_rate'"),
+        ({"settings": {"crop": 50}}, "multiple of 16"),
+        ({"settings": {"bootstrap": [5, 1]}}, "must not be above"),
+    ],
+)
+def test_what_is_refused_at_planning(changes, problem):
+    with pytest.raises(VosflowError, match=problem):
+        plan_trainings(parse_config(config(**changes)))
+
+
+def test_names_of_weights_that_are_not_trained():
+    study = parse_config(config())
+    assert find_trained(study, "mine").plan.stage == 2 and find_trained(study, "sam2.1_large") is None
+    with pytest.raises(VosflowError, match="no weights called mine.stage3"):
+        find_trained(study, "mine.stage3")
+    other = config()
+    other["runs"] = [{"dataset": "demo/val", "tracker": "sam2", "checkpoint": "mine"}]
+    with pytest.raises(VosflowError, match="is trained here for rde, and tracker sam2 runs"):
+        Study(parse_config(other))

@@ -1,0 +1,92 @@
+"""A narrow RDE-VOS with weights from a seed, and a clip for it. It segments nothing, but its masks are ragged, move,
+and depend on the memory, so that a slip in any step changes pixels.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from tests.unit.clips import save_label_map
+from vosflow.datasets.folder import folder_manifest
+from vosflow.trackers.base import Checkpoint
+from vosflow.trackers.rde.network import RdeNetwork
+from vosflow.video import Video
+
+WIDTH, KEYS = 16, 16
+FRAMES, HEIGHT, WIDE = 10, 68, 93  # padded to 80 x 96: 5 x 6 places
+FIRST = {"together": (0, 0, 0), "late": (0, 3, 6), "later": (2, 2, 5)}  # frames on which objects 1, 3, 4 are given
+OBJECTS = (1, 3, 4)
+GAIN = 3**-0.5
+# With these, scores have a spread of a few units and many rows are read, values stay of size 1 however often SAM feeds
+# on its own output (its attention has no softmax and grows with their cube), and masks depend on the memory.
+FACTORS = {
+    "decoder.pred.weight": 0.1,
+    "key_proj.key_proj.weight": 0.08,
+    "value_encoder.fuser.block1.conv2.weight": 0.05,
+    "value_encoder.fuser.block1.downsample.weight": 0.05,
+}
+
+
+def make_clip(folder: Path) -> Path:
+    """Frames in {folder}/frames/clip, and prompts in {folder}/{name}/clip for each name of `FIRST`."""
+    rng = np.random.default_rng(3)
+    small = rng.integers(0, 255, (12, 16, 3), dtype=np.uint8)
+    background = np.asarray(Image.fromarray(small).resize((WIDE, HEIGHT)))
+    for t in range(FRAMES):
+        image, label_map = background.copy(), np.zeros((HEIGHT, WIDE), np.uint8)
+        for number, k in enumerate(OBJECTS):
+            rows, columns = slice(5 + 20 * number, 21 + 20 * number), slice(8 + 4 * t, 30 + 4 * t + 6 * number)
+            image[rows, columns] = (220 - 70 * number, 40 + 60 * number, 25 * t)
+            label_map[rows, columns] = k
+        path = folder / "frames" / "clip" / f"{t:05d}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(path)
+        for name, first in FIRST.items():
+            new = [k for k, start in zip(OBJECTS, first, strict=True) if start == t]
+            if new:
+                save_label_map(folder / name / "clip" / f"{t:05d}.png", np.where(np.isin(label_map, new), label_map, 0))
+    return folder
+
+
+def video_of(clip: Path, prompts: str = "together", **layout: bool) -> Video:
+    """The clip as a tracker sees it."""
+    late = {"late_objects": prompts != "together"}
+    manifest = folder_manifest(clip / "frames", clip / prompts, **{**late, **layout})
+    return Video.of(manifest, "clip")
+
+
+@torch.no_grad()
+def make_weights(width: int = WIDTH, keys: int = KEYS) -> dict[str, Tensor]:
+    """Noise over the square root of the fan-in, and the running statistics that images give with it."""
+    torch.manual_seed(0)
+    network = RdeNetwork(width, keys)
+    for name, tensor in network.named_parameters():
+        if tensor.ndim > 1:
+            tensor.normal_(std=FACTORS.get(name, 1.0) * GAIN / tensor[0].numel() ** 0.5)
+        elif not name.endswith("weight"):
+            tensor.normal_(std=0.02)
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = 1.0
+    network.train()
+    images = torch.randn(2, 3, 80, 96)
+    features = network.encode_frames(images)
+    network.encode_values(images[:1], features.split()[0], torch.rand(2, 1, 80, 96), torch.rand(2, 1, 80, 96))
+    weights = network.state_dict()
+    # What differs between objects goes in beside many more channels that do not: louder, so that masks depend on it.
+    weights["value_encoder.conv1.weight"][:, 3:] *= 4
+    for conv in ("conv1", "downsample"):
+        weights[f"value_encoder.fuser.block1.{conv}.weight"][:, : 4 * width] *= 6
+        weights[f"decoder.compress.{conv}.weight"][:, : 8 * width] *= 40
+    return weights
+
+
+def save_checkpoint(weights: object, path: Path) -> Checkpoint:
+    """`weights` as torch saves them."""
+    torch.save(weights, path)
+    return Checkpoint(path.stem, path, "")

@@ -1,0 +1,127 @@
+"""TAPIR as a point tracker: any clip at once, every point by itself (Doersch et al., arXiv 2306.08637)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+from pydantic import Field
+
+from vosflow.errors import VosflowError
+from vosflow.trackers.base import Checkpoint, Part
+from vosflow.trackers.sam_pt.clip import Clip
+from vosflow.trackers.sam_pt.points.base import PointTrackerSettings, Tracks
+
+if TYPE_CHECKING:
+    import torch
+
+    from vosflow.artefacts import Artefacts
+
+POINTS_AT_ONCE = 64  # bounds memory; points do not influence each other
+
+
+class TapirSettings(PointTrackerSettings):
+    """TAPIR's settings, with the defaults of SAM-PT's newer profile (the older one has a threshold of 0.5).
+
+    Attributes:
+        visibility_threshold: a point is visible where (1 - P(occluded)) * (1 - P(far off)) is above it.
+        causal: frames do not see later ones when positions are refined. The weights `tapir_causal` were trained so;
+            SAM-PT ran them without, and its published settings therefore have false for both weights.
+    """
+
+    visibility_threshold: float = Field(0.1, ge=0, le=1)
+    causal: bool = False
+
+
+class Tapir:
+    """TAPIR. Frames are resized to 256 x 256 whatever their shape; features are computed once per frame."""
+
+    Settings: ClassVar[type[TapirSettings]] = TapirSettings
+    weights: ClassVar[Mapping[str, Part]] = {"point_tracker": Part(network="tapir", checkpoint="tapir_panning")}
+    joint: ClassVar[bool] = False
+
+    def __init__(self, settings: TapirSettings, checkpoints: Mapping[str, Checkpoint], device: str) -> None:
+        self.settings = settings
+        self.checkpoint = checkpoints["point_tracker"]
+        self.device = device
+        self._network = None
+        self._digests: list[str] = []  # of the last clip's frames
+        self._features: tuple[torch.Tensor, ...] = ()  # of these frames, see `_encode`
+
+    def load(self) -> None:
+        """Read the weights: the authors' PyTorch file, or what `scripts/fetch.py` converts of their JAX files.
+
+        Raises:
+            VosflowError: they are no weights of TAPIR.
+        """
+        import torch
+
+        from vosflow.trackers.sam_pt.points.haiku import from_haiku, is_haiku
+        from vosflow.trackers.sam_pt.points.tapir_network import HAIKU_MODULES, TapirNetwork, pyramid_level
+        from vosflow.trackers.state_dict import list_differences, read_state_dict
+
+        weights = read_state_dict(self.checkpoint.path, "TAPIR", under="state_dict")
+        if is_haiku(weights):
+            weights = from_haiku(weights, HAIKU_MODULES)
+        with torch.device("meta"):
+            network = TapirNetwork(pyramid_level(weights), causal=self.settings.causal)
+        if differences := list_differences(weights, network.state_dict()):
+            raise VosflowError(
+                f"the checkpoint does not fit TAPIR ({differences})",
+                path=self.checkpoint.path,
+                expected="tapir_checkpoint_panning.pt, or tapir_checkpoint_panning.npy or causal_tapir_checkpoint.npy, "
+                "converted; BootsTAPIR is another network",
+                remedy="python scripts/fetch.py --checkpoint tapir_panning",
+            )
+        network.load_state_dict(weights, assign=True)
+        self._network = network.eval().to(self.device)
+
+    def track(self, clip: Clip, queries: np.ndarray, artefacts: Artefacts) -> Tracks:
+        """See `PointTracker.track`. On its own frame, too, a point is where the last refinement puts it."""
+        import torch
+
+        from vosflow.trackers.sam_pt.points.networks import float32
+        from vosflow.trackers.sam_pt.points.tap import SIDE
+
+        scale = SIDE / np.array([clip.width, clip.height], np.float32)
+        positions = np.empty((len(clip), len(queries), 2), np.float32)
+        visible = np.empty((len(clip), len(queries)), bool)
+        with float32(self.device):
+            high, low = self._encode(clip, artefacts)
+            for start in range(0, len(queries), POINTS_AT_ONCE):
+                points = slice(start, start + POINTS_AT_ONCE)
+                scaled = np.concatenate([queries[points, :1], queries[points, 1:] * scale], 1, dtype=np.float32)
+                found, logits = self._network.track(high, low, torch.from_numpy(scaled).to(self.device))
+                positions[:, points] = found.transpose(0, 1).cpu().numpy() / scale
+                seen = (1 - logits.sigmoid()).prod(-1) > self.settings.visibility_threshold
+                visible[:, points] = seen.T.cpu().numpy()
+        return Tracks(positions, visible)
+
+    def _encode(self, clip: Clip, artefacts: Artefacts) -> tuple[torch.Tensor, ...]:
+        """Features of all frames, on the device: [T, 64, 64, 128] and [T, 32, 32, 256].
+
+        Those of the last clip are kept: the next call is mostly about other objects of it, or a part of it.
+        """
+        import torch
+
+        digests = [clip.digest(index) for index in range(len(clip))]
+        if digests != self._digests:
+            kept = {digest: [level[row] for level in self._features] for row, digest in enumerate(self._digests)}
+            frames = [kept.get(digest) or self._encode_frame(clip, i, artefacts) for i, digest in enumerate(digests)]
+            self._features = tuple(torch.stack(level) for level in zip(*frames, strict=True))
+            self._digests = digests
+        return self._features
+
+    def _encode_frame(self, clip: Clip, index: int, artefacts: Artefacts) -> list[torch.Tensor]:
+        import torch
+
+        from vosflow.trackers.sam_pt.points.tap import prepare_frame
+
+        def make() -> dict[str, np.ndarray]:
+            high, low = self._network.encode(prepare_frame(clip[index], self.device))
+            return {"high": high[0].cpu().numpy(), "low": low[0].cpu().numpy()}
+
+        facts = {"network": "tapir", "weights": self.checkpoint.sha256, "frame": clip.digest(index)}
+        features = artefacts.get("point_features", facts, make, (__name__,))
+        return [torch.from_numpy(features[name]).to(self.device) for name in ("high", "low")]

@@ -1,0 +1,1 @@
+"""The SAMs of SAM-PT: a frame and point prompts in, the logits of masks out."""

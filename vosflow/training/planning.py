@@ -1,0 +1,236 @@
+"""From the section `training` of a config to stages: their files, and what decides their weights. No torch."""
+
+from __future__ import annotations
+
+import functools
+import math
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vosflow.catalog import find_checkpoint, find_dataset
+from vosflow.config import Config, TrainingConfig
+from vosflow.digest import code_digest, data_digest
+from vosflow.errors import VosflowError
+from vosflow.sources import FETCHED, dataset_source
+from vosflow.training.rde.settings import CHAINS, PRESETS, SETS, StageSettings
+from vosflow.training.rde.stage import SetFolder, StagePlan
+from vosflow.validation import explain_validation
+
+DEMO = "demo"  # instead of a folder: the set that vosflow draws
+DEMO_SETS = "{data}/training/demo_sets.json"  # the sign that these are there
+IMAGENET = {"resnet50": "resnet50_imagenet", "resnet18": "resnet18_imagenet"}
+WEIGHTS, CURVES = "weights.safetensors", "curves.csv"
+
+
+@dataclass(frozen=True)
+class StageJob:
+    """One stage of a training, as the workflow runs it.
+
+    Attributes:
+        training: its id in the config.
+        made: short digest of what decides the weights, those of the stage before included; part of the folder's name.
+        folder: where its files are.
+        inputs: files that must be there first.
+        on_gpus: trains on GPUs; else on the CPU.
+    """
+
+    training: str
+    plan: StagePlan
+    made: str
+    folder: str
+    inputs: tuple[str, ...]
+    on_gpus: bool
+
+    @property
+    def id(self) -> str:
+        """Its name as a checkpoint."""
+        return f"{self.training}.stage{self.plan.stage}"
+
+    @property
+    def weights(self) -> str:
+        """File of the weights that it ends in."""
+        return f"{self.folder}/{WEIGHTS}"
+
+    @property
+    def curves(self) -> str:
+        """File of its curves; samples.png lies beside it."""
+        return f"{self.folder}/{CURVES}"
+
+    @property
+    def gpus(self) -> int:
+        """GPUs that the job asks for."""
+        return self.plan.settings.processes if self.on_gpus else 0
+
+    @property
+    def minutes(self) -> int:
+        """Time that a scheduler is asked for."""
+        return math.ceil(60 * self.plan.settings.hours)
+
+    @property
+    def threads(self) -> int:
+        """CPU threads of the job."""
+        settings = self.plan.settings
+        return settings.processes * (settings.threads + settings.workers)
+
+
+def plan_trainings(config: Config) -> list[StageJob]:
+    """All stages of all trainings, each after those that it needs.
+
+    Raises:
+        VosflowError: stages in an order that does not exist, wrong settings, or data that nobody knows.
+    """
+    taken = [name for name in config.training if name in config.checkpoints]
+    if taken:
+        raise VosflowError(
+            "a training and a checkpoint have one name",
+            path=f"training.{taken[0]}",
+            expected="names that tell them apart",
+            remedy="choose another name for the training",
+        )
+    return [job for name, training in config.training.items() for job in _plan_stages(config, name, training)]
+
+
+def find_trained(config: Config, name: str) -> StageJob | None:
+    """The stage whose weights are called `name`: "{id}" for the last one of a training, "{id}.stage0"; None if none."""
+    training = name if name in config.training else name.rpartition(".")[0]
+    if training not in config.training:
+        return None
+    jobs = list(_plan_stages(config, training, config.training[training]))
+    found = {training: jobs[-1]} | {job.id: job for job in jobs}
+    if name not in found:
+        raise VosflowError(
+            f"the training has no weights called {name}",
+            path=f"training.{training}",
+            expected=", ".join(found),
+            remedy="name one of these, or add the stage",
+        )
+    return found[name]
+
+
+def _plan_stages(config: Config, name: str, training: TrainingConfig) -> Iterator[StageJob]:
+    _check(name, training)
+    previous: StageJob | None = None
+    for stage in training.stages:
+        settings = _settings(name, training, stage)
+        sources = [_set_source(config, name, training, kind) for kind in SETS[stage]]
+        imagenet, weights = _imagenet(config, training) if stage == 0 else ({}, ())
+        plan = StagePlan(
+            stage=stage,
+            settings=settings,
+            width=training.width,
+            key_channels=training.key_channels,
+            sets=tuple(source.folder for source in sources),
+            previous=previous and previous.weights,
+            imagenet=imagenet,
+        )
+        deciding = {
+            "stage": [stage, training.width, training.key_channels, settings.deciding],
+            "sets": [source.identity for source in sources],
+            "before": previous and previous.made,
+            "imagenet": [find_checkpoint(IMAGENET[part]).identity for part in sorted(imagenet)],
+            "code": code_digest("vosflow.training.rde.trainer"),
+        }
+        made = data_digest(deciding)[:8]
+        before = (previous.weights,) if previous else weights
+        previous = StageJob(
+            training=name,
+            plan=plan,
+            made=made,
+            folder=f"{config.paths.data}/training/{name}/stage{stage}-{made}",
+            inputs=tuple(dict.fromkeys([*before, *(file for source in sources for file in source.requires)])),
+            on_gpus=config.execution.device != "cpu",
+        )
+        yield previous
+
+
+def _check(name: str, training: TrainingConfig) -> None:
+    stages = tuple(training.stages)
+    if not any(chain[: len(stages)] == stages for chain in CHAINS):
+        raise VosflowError(
+            f"there is no training with the stages {list(stages)}",
+            path=f"training.{name}.stages",
+            expected="[0, 1, 2], [0, 3], or a beginning of these: each stage goes on from the one before",
+            remedy="correct the order; 3 is stage 2 without stage 1 (BL30K) before it",
+        )
+    unknown = [stage for stage in training.stage_settings if stage not in stages]
+    if unknown:
+        raise VosflowError(
+            f"there are settings for stage {unknown[0]}, which is not trained",
+            path=f"training.{name}.stage_settings",
+            expected=f"stages {list(stages)}",
+            remedy="remove them, or add the stage",
+        )
+    if training.backbone == "imagenet" and training.width != 64:
+        raise VosflowError(
+            f"ImageNet weights are for networks of width 64, and this one has {training.width}",
+            path=f"training.{name}.backbone",
+            expected="width: 64, or backbone: random",
+            remedy="say backbone: random to begin with random weights",
+        )
+
+
+def _settings(name: str, training: TrainingConfig, stage: int) -> StageSettings:
+    given = {**training.settings, **training.stage_settings.get(stage, {})}
+    with explain_validation(StageSettings, f"training.{name}, stage {stage}"):
+        return StageSettings.model_validate({**PRESETS[training.preset][stage], **given})
+
+
+@dataclass(frozen=True)
+class _SetSource:
+    """A training set: its folder, what tells it from others, and the files that must be there first."""
+
+    folder: SetFolder
+    identity: Any
+    requires: tuple[str, ...]
+
+
+def _set_source(config: Config, name: str, training: TrainingConfig, kind: str) -> _SetSource:
+    data, given = config.paths.data, training.data.get(kind)
+    if given == DEMO:
+        marker = DEMO_SETS.format(data=data)
+        code = code_digest("vosflow.training.rde.demo_sets")
+        return _SetSource(SetFolder(kind, f"{marker.removesuffix('.json')}/{kind}"), [kind, code], (marker,))
+    if given is not None:
+        if not Path(given).is_dir():
+            raise VosflowError(
+                "the folder is missing",
+                path=given,
+                expected=f"the training set {kind}, as the config says at training.{name}.data.{kind}",
+                remedy="mount or correct the path",
+            )
+        return _SetSource(SetFolder(kind, given), [kind, given, _entries(given)], ())
+    if kind == "bl30k":
+        raise VosflowError(
+            "BL30K (700 GB in six archives) has no address that a program could fetch it from",
+            path=f"training.{name}.data",
+            expected="bl30k: the folder that holds JPEGImages and Annotations",
+            remedy=f"fetch it from {find_dataset('bl30k').register_at} and name its folder; or train [0, 3] without it",
+        )
+    if kind == "static":
+        folder, archive = f"{data}/datasets/static_images/static", find_dataset("static_images").archives["static"]
+        return _SetSource(SetFolder(kind, f"{folder}/static"), [kind, archive.identity], (f"{folder}.json",))
+    source = dataset_source(config, {"davis": "davis2017/train", "youtube": "youtubevos2019/train"}[kind])
+    return _SetSource(SetFolder(kind, source.root), [kind, source.root], source.requires)
+
+
+@functools.cache
+def _entries(folder: str) -> list[str]:
+    """Names in a folder and in its folders of videos: what comes or goes there decides the order of samples."""
+    places = [Path(folder), *(Path(folder, part) for part in ("JPEGImages", "JPEGImages/480p", "fss"))]
+    return [name for place in places if place.is_dir() for name in sorted(os.listdir(place))]
+
+
+def _imagenet(config: Config, training: TrainingConfig) -> tuple[dict[str, str], tuple[str, ...]]:
+    """Files of the ImageNet weights, and the files that stand for their being there."""
+    if training.backbone == "random":
+        return {}, ()
+    files, requires = {}, []
+    for part, checkpoint in IMAGENET.items():
+        given = config.paths.checkpoints.get(checkpoint)
+        place = f"{config.paths.data}/checkpoints/{find_checkpoint(checkpoint).file}"
+        files[part] = given or place
+        requires.append(given or place + FETCHED)
+    return files, tuple(requires)

@@ -1,0 +1,169 @@
+"""What is trained on: lists of still images and of videos, and how one sample is drawn from them.
+
+    static   as `vosflow.datasets.training_sets.list_static_images`
+    videos   {JPEGImages,Annotations}/{video}/{frame}.jpg, .png, also with 480p/ in between as in DAVIS
+
+A frame without a mask is not used (YouTube-VOS has masks on every fifth frame, and only these frames in train).
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from vosflow.datasets.lists import folder_names, read_names
+from vosflow.datasets.training_sets import ImagePair, list_static_images
+from vosflow.errors import VosflowError
+from vosflow.training.rde.augmentation import Pair
+
+DAVIS_LIST = "ImageSets/2017/train.txt"
+FEWEST_FRAMES = 3  # videos with fewer are left out, as the authors do
+TRIES = 5  # to find a clip whose first frame has an object
+SMALL, TINY, GROWN = 900, 100, 400  # pixels, of objects of BL30K
+
+
+@dataclass(frozen=True)
+class VideoSet:
+    """Videos to draw clips from.
+
+    Attributes:
+        videos: by name, the (image, mask) files of the frames in temporal order.
+        repeat: how often an epoch takes each.
+        frame_step: of the video's frames, one of this many is here: jumps are counted in the video's.
+        checks_areas: leave out objects that are small, as for BL30K.
+    """
+
+    videos: Mapping[str, Sequence[tuple[Path, Path]]]
+    repeat: int = 1
+    frame_step: int = 1
+    checks_areas: bool = False
+
+
+TRAITS = {
+    "bl30k": {"checks_areas": True},
+    "davis": {"repeat": 5},
+    "youtube": {"frame_step": 5},
+}
+
+
+def read_set(kind: str, root: str | Path) -> VideoSet | list[ImagePair]:
+    """The training set `kind` ("static", "bl30k", "davis" or "youtube") in the folder `root`.
+
+    Of DAVIS only the videos in ImageSets/2017/train.txt are taken: those of val lie in the same folders.
+
+    Raises:
+        VosflowError: folders, lists, masks or videos are missing, or no video is long enough for a clip.
+    """
+    if kind == "static":
+        return list_static_images(root)
+    names = read_names(Path(root) / DAVIS_LIST) if kind == "davis" else None
+    return VideoSet(list_videos(root, names), **TRAITS[kind])
+
+
+def list_videos(root: str | Path, names: Sequence[str] | None = None) -> dict[str, list[tuple[Path, Path]]]:
+    """(image, mask) files of each video below `root`; those with fewer than three are left out, and it is said so."""
+    images, masks = (_videos_folder(Path(root) / kind) for kind in ("JPEGImages", "Annotations"))
+    videos, short = {}, []
+    for name in sorted(names if names is not None else folder_names(images)):
+        have = {path.stem: path for path in (masks / name).glob("*.png")}
+        frames = [(path, have[path.stem]) for path in sorted((images / name).glob("*.jpg")) if path.stem in have]
+        if not frames:
+            raise VosflowError(
+                "the video has no frames with masks",
+                path=images / name,
+                expected=f"{{frame}}.jpg, and {{frame}}.png in {masks / name}",
+                remedy="complete the dataset, or remove the folder",
+            )
+        if len(frames) < FEWEST_FRAMES:
+            short.append(name)
+        else:
+            videos[name] = frames
+    if not videos:
+        raise VosflowError(
+            f"no video has the {FEWEST_FRAMES} frames with masks that a clip needs"
+            + (f" (the longest of {len(short)} are shorter)" if short else ""),
+            path=images,
+            expected="videos of at least three frames, each with a mask",
+            remedy="name another folder of training videos",
+        )
+    if short:
+        listed = ", ".join(short[:5]) + (", ..." if len(short) > 5 else "")
+        print(
+            f"{images}: {len(short)} of {len(short) + len(videos)} videos are shorter than a clip and left out: "
+            f"{listed}",
+            file=sys.stderr,
+            flush=True,
+        )
+    return videos
+
+
+def draw_frames(video: VideoSet, name: str, rng: np.random.Generator, count: int, jump: int) -> list[tuple[Path, Path]]:
+    """The files of a clip: from a random frame on, each next 1 to jump + 1 frames later, half of them backwards.
+
+    At the end of the video frames repeat, as the authors have it.
+    """
+    frames, most = video.videos[name], max(1, jump // video.frame_step)
+    places = [int(rng.integers(0, max(1, len(frames) - count + 1)))]
+    while len(places) < count:
+        places.append(min(places[-1] + int(rng.integers(0, most + 1)) + 1, len(frames) - 1))
+    if rng.random() < 0.5:
+        places.reverse()
+    return [frames[place] for place in places]
+
+
+def choose_objects(label_maps: Sequence[np.ndarray], rng: np.random.Generator, *, checks_areas: bool) -> list[int]:
+    """One or two ids of objects on the first frame; [] if there is none.
+
+    Args:
+        label_maps: uint8 [H, W] of the frames.
+        checks_areas: leave out objects of at most 900 pixels there, but for those of more than 100 that stay below 400
+            on the next two frames (those of BL30K that are no objects, as its authors found).
+    """
+    ids = [int(k) for k in np.unique(label_maps[0]) if k not in (0, 255)]
+    if checks_areas:
+        areas = {k: [int(np.count_nonzero(labels == k)) for labels in label_maps[:3]] for k in ids}
+        ids = [k for k in ids if areas[k][0] > SMALL or (areas[k][0] > TINY and max(areas[k][1:]) < GROWN)]
+    return [int(k) for k in rng.permutation(ids)[:2]]
+
+
+def read_pair(image: Path, mask: Path, *, binary: bool = False) -> Pair:
+    """An image (RGB) and its labels; with `binary` the labels are 1 where the mask is above 127.
+
+    Raises:
+        VosflowError: a file is missing or damaged, or the two differ in size.
+    """
+    picture, labels = _read(image).convert("RGB"), _read(mask)
+    labels = labels.convert("L") if binary or labels.mode not in ("P", "L") else labels
+    if picture.size != labels.size:
+        raise VosflowError(
+            f"the mask is {labels.size[0]} x {labels.size[1]} pixels, its image {picture.size[0]} x {picture.size[1]}",
+            path=mask,
+            expected=f"the size of {image}",
+            remedy="correct the file; with `skip_unreadable: true` in the stage's settings training goes on without it",
+        )
+    values = np.asarray(labels)
+    return picture, Image.fromarray((values > 127).astype(np.uint8) if binary else values)
+
+
+def _read(path: Path) -> Image.Image:
+    try:
+        with Image.open(path) as image:
+            image.load()
+            return image
+    except (OSError, ValueError, SyntaxError) as error:  # Pillow raises SyntaxError for damaged PNG files
+        raise VosflowError(
+            f"the image cannot be read ({error})",
+            path=path,
+            expected="a complete image file",
+            remedy="restore it; with `skip_unreadable: true` in the stage's settings training goes on without it",
+        ) from error
+
+
+def _videos_folder(folder: Path) -> Path:
+    """Where the folders of videos are: DAVIS has one per resolution in between."""
+    return folder / "480p" if (folder / "480p").is_dir() else folder
