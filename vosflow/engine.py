@@ -111,7 +111,8 @@ def track_videos(
     """
     run = RunFolder(folder, masks)
     device_name, precision = machine.device_name(device), method.settings.precision_on(device)
-    keys = {name: method.key(manifest.tracking_view(name), device, precision) for name in videos}
+    views = {name: manifest.tracking_view(name, full_frames=method.reads_full_frames) for name in videos}
+    keys = {name: method.key(view, device, precision) for name, view in views.items()}
     todo = [name for name in keys if not run.is_finished(name, keys[name])]
     if not todo:
         what = f"all {len(keys)} videos are finished already" if keys else "no videos (more shards than videos)"

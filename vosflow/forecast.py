@@ -100,7 +100,7 @@ def finished_records(run: Run, manifest: Manifest) -> dict[str, dict]:
         record = folder.read_record(video.name)
         if record is None or "key" not in record:
             continue
-        view = manifest.tracking_view(video.name)
+        view = manifest.tracking_view(video.name, full_frames=method.reads_full_frames)
         known = any(record["key"] == method.key(view, device, record.get("precision", "")) for device in devices)
         if known and folder.masks_are_complete(video.name, record):
             found[video.name] = record

@@ -60,6 +60,9 @@ class VideoEntry:
     scoring and submissions need, and no tracker sees: `object_frames` are the annotated frames of each object, where
     not every object is annotated on every frame of `ground_truth`; `groups` the group that each object is averaged in
     ("seen", "unseen"); `external_id` the video's id in the publisher's JSON file (`Manifest.annotations`).
+
+    `full_frames` are the same frames in the camera's resolution, where their publisher gives them (DAVIS), and
+    `full_content` is their fingerprint: only trackers that ask for them see them (`Video.read_full_frame`).
     """
 
     name: str
@@ -76,6 +79,8 @@ class VideoEntry:
     object_frames: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
     groups: Mapping[int, str] = field(default_factory=dict)
     external_id: int | str | None = None
+    full_frames: ImageFolder | None = None
+    full_content: str = ""
 
     @property
     def cost(self) -> int:
@@ -107,12 +112,16 @@ class Manifest:
     agreement_with: str | None = None
     notes: tuple[str, ...] = field(default=())
 
-    def tracking_view(self, name: str) -> dict:
+    def tracking_view(self, name: str, *, full_frames: bool = False) -> dict:
         """All of a video that can shape its masks, as plain JSON types: the part of the manifest that its key is of.
 
-        Ground truth and the places of files are left out; `content` stands for what is in the files.
+        Ground truth and the places of files are left out; `content` stands for what is in the files. What is in
+        `full_frames` counts for trackers that read them.
         """
         entry = asdict(self.video(name))
+        del entry["full_frames"]
+        if not (full_frames and entry["full_content"]):
+            del entry["full_content"]
         for key in NOT_FOR_TRACKERS:
             del entry[key]
         if not entry["required"]:
@@ -170,6 +179,7 @@ def _video(data: dict) -> VideoEntry:
     fields = dict(data)
     fields["frames"] = _folder(fields["frames"])
     fields["ground_truth"] = _folder(fields["ground_truth"])
+    fields["full_frames"] = _folder(fields.get("full_frames"))
     fields["objects"] = tuple(fields["objects"])
     fields["prompts"] = tuple(Prompt(**prompt) for prompt in fields["prompts"])
     fields["required"] = tuple(fields.get("required", ()))

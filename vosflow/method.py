@@ -52,6 +52,11 @@ class Method:
         return load_tracker(self.tracker).uses_gpu
 
     @property
+    def reads_full_frames(self) -> bool:
+        """Whether the tracker reads frames in the camera's resolution, where there are any."""
+        return getattr(load_tracker(self.tracker), "reads_full_frames", False)
+
+    @property
     def digest(self) -> str:
         """Of the tracker and its settings: tells whose masks are in a folder."""
         return method_digest(self.tracker, self.settings.model_dump(mode="json"))

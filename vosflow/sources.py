@@ -94,14 +94,17 @@ class DatasetSource:
         return data_digest([code, facts])
 
 
-def dataset_source(config: Config, name: str) -> DatasetSource:
+def dataset_source(config: Config, name: str, *, full_frames: bool = False) -> DatasetSource:
     """Where the dataset split `name` ("dataset/split") comes from.
+
+    Args:
+        full_frames: a tracker reads frames in the camera's resolution: they are wanted, too, if there are any.
 
     Raises:
         VosflowError: nobody knows it, or files that the config names for it are missing or contradict each other.
     """
     own = config.datasets.get(name)
-    return _catalog_dataset(config, name) if own is None else _user_dataset(name, own)
+    return _catalog_dataset(config, name, full_frames) if own is None else _user_dataset(name, own)
 
 
 def archive_file(data: str, dataset: str, archive: str) -> str:
@@ -160,7 +163,7 @@ def _taken(key: str, remedy: str) -> VosflowError:
     )
 
 
-def _catalog_dataset(config: Config, name: str) -> DatasetSource:
+def _catalog_dataset(config: Config, name: str, full_frames: bool) -> DatasetSource:
     dataset, slash, split = name.partition("/")
     if not slash:
         raise VosflowError(
@@ -198,6 +201,10 @@ def _catalog_dataset(config: Config, name: str) -> DatasetSource:
         root = str(entry.root(split, f"{data}/datasets/{dataset}"))
         markers = [f"{data}/datasets/{dataset}/{archive}.json" for archive in facts.archives]
         watched, beside = ((root,) if any(_imported(marker) for marker in markers) else ()), ()
+        if full_frames and facts.full_frames:
+            archive = facts.full_frames.archive
+            markers.append(f"{data}/datasets/{dataset}/{archive}.json")
+            lists["full_frames"] = f"{data}/datasets/{dataset}/{archive}/{facts.full_frames.folder}"
         markers = markers or [f"{data}/datasets/{dataset}.json"]
         requires = (*markers, *(file + FETCHED for file in lists.values()))
     return DatasetSource(

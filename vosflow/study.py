@@ -173,6 +173,7 @@ class Study:
         self.config = config
         check_names(config)
         self._datasets: dict[str, DatasetSource] = {}
+        self._in_full = {name for line in config.runs for name in _read_in_full(line)}
         self.trainings = plan_trainings(config)
         runs = [run for line in config.runs for run in self._expand(line)]
         _check_devices(runs)
@@ -307,8 +308,14 @@ class Study:
 
     def _dataset_source(self, name: str) -> DatasetSource:
         if name not in self._datasets:
-            self._datasets[name] = dataset_source(self.config, name)
+            self._datasets[name] = dataset_source(self.config, name, full_frames=name in self._in_full)
         return self._datasets[name]
+
+
+def _read_in_full(line: RunConfig) -> list[str]:
+    """The datasets of a line whose frames its tracker reads in the camera's resolution, where there are such."""
+    wanted = getattr(load_tracker(line.tracker), "reads_full_frames", False)
+    return ([line.dataset] if isinstance(line.dataset, str) else line.dataset) if wanted else []
 
 
 def _wants_instances(source: DatasetSource) -> bool:

@@ -25,6 +25,7 @@ class Video:
         name, height, width, objects, prompts, fps: as in the manifest's entry.
         frame_names: names of all frames in temporal order.
         required: names of the frames that a submission must hold, which alone a tracker may give; all, if empty.
+        has_full_frames: the same frames are there in the camera's resolution, see `read_full_frame`.
         layout: the output layout ("label_maps", "per_object" or "instances").
         late_objects: objects may appear after the first frame, each with its own prompt.
         remarks: what the tracker had to say of this video, see `remark`.
@@ -42,6 +43,7 @@ class Video:
         self.fps = entry.fps
         self.frame_names = entry.frames.names
         self.required = entry.required
+        self.has_full_frames = entry.full_frames is not None
         self.layout = layout
         self.late_objects = late_objects
         self.remarks: list[str] = []
@@ -71,9 +73,29 @@ class Video:
             VosflowError: the file is missing, unreadable, or of another size than the video.
         """
         path = self.frame_path(index)
+        frame = self._read_image(index, path)
+        if frame.shape[:2] != (self.height, self.width):
+            raise VosflowError(
+                f"frame {self.frame_names[index]} is {frame.shape[1]}x{frame.shape[0]} pixels",
+                path=path,
+                expected=f"{self.width}x{self.height}, like the first frame of video {self.name}",
+                remedy="restore the original frames; do not mix resolutions in one video",
+            )
+        return frame
+
+    def read_full_frame(self, index: int) -> np.ndarray:
+        """Frame number `index` in the camera's resolution, RGB, uint8 [H, W, 3]; for trackers that declare
+        `reads_full_frames`.
+
+        Raises:
+            VosflowError: the file is missing or unreadable.
+        """
+        return self._read_image(index, self._entry.full_frames.path(self._root, self.frame_names[index]))
+
+    def _read_image(self, index: int, path: Path) -> np.ndarray:
         try:
             with Image.open(path) as image:
-                frame = np.asarray(image.convert("RGB"))
+                return np.asarray(image.convert("RGB"))
         except FileNotFoundError as error:
             raise VosflowError(
                 f"frame {self.frame_names[index]} of video {self.name} is missing",
@@ -88,14 +110,6 @@ class Video:
                 expected="a complete JPEG or PNG image",
                 remedy="the file is damaged: restore it (extract the dataset's archive again)",
             ) from error
-        if frame.shape[:2] != (self.height, self.width):
-            raise VosflowError(
-                f"frame {self.frame_names[index]} is {frame.shape[1]}x{frame.shape[0]} pixels",
-                path=path,
-                expected=f"{self.width}x{self.height}, like the first frame of video {self.name}",
-                remedy="restore the original frames; do not mix resolutions in one video",
-            )
-        return frame
 
     def frames(self, start: int) -> Iterator[tuple[int, np.ndarray]]:
         """(index, frame as of `read_frame`) of all frames from number `start` on, read ahead in a thread."""

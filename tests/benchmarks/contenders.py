@@ -22,10 +22,11 @@ class Contender:
 
     Attributes:
         label: its name in the tables.
-        tracker: "authors" (of SAM 2), "plain_rde", or any tracker.
+        tracker: "authors" (of SAM 2), "plain_rde", "plain_sam_pt", or any tracker.
         weights: id, path and config of a checkpoint, as `Method.of` takes them.
         settings: of the tracker.
-        copies: SAM2Long evaluates every pathway, also those that are copies of each other, as its authors' code does.
+        copies: SAM2Long evaluates every pathway, also those that are copies of each other, as its authors' code does;
+            the plain loop of SAM-PT tracks points and encodes frames for each object anew.
     """
 
     label: str
@@ -40,7 +41,7 @@ class Cost:
     """Of one video. On a CPU `seconds` are CPU seconds of all threads, on a GPU seconds by the clock.
 
     `peak_bytes` is the resident memory of the process (CPU), or allocated memory (GPU), at its highest. `evaluations`
-    counts calls of the mask decoder for one object, `remarks` are the tracker's.
+    counts calls of the mask decoder for one object, `remarks` are the tracker's, `stages` the seconds of its parts.
     """
 
     frames: int
@@ -48,6 +49,7 @@ class Cost:
     peak_bytes: int
     evaluations: int
     remarks: tuple[str, ...] = ()
+    stages: Mapping[str, float] = field(default_factory=dict)
 
 
 class Racer:
@@ -100,6 +102,8 @@ def _measure(work: Authors | PlainRdeLoop | Ours, device: str, manifest_path: Pa
 
     video = Video.of(load_manifest(manifest_path), name)
     work.evaluations = 0
+    stages = getattr(work, "stages", {})
+    stages.update(dict.fromkeys(stages, 0.0))
     reset_peak_memory(device)
     clock = time.perf_counter if device == "cuda" else time.process_time
     start = clock()
@@ -107,7 +111,8 @@ def _measure(work: Authors | PlainRdeLoop | Ours, device: str, manifest_path: Pa
     if device == "cuda":
         torch.cuda.synchronize()
     seconds = clock() - start
-    return Cost(len(video), seconds, peak_memory_bytes(device), work.evaluations, tuple(video.remarks))
+    remarks = tuple(video.remarks)
+    return Cost(len(video), seconds, peak_memory_bytes(device), work.evaluations, remarks, dict(stages))
 
 
 class Ours:
@@ -123,6 +128,7 @@ class Ours:
         self.evaluations = 0
         if hasattr(self._tracker, "_steps"):
             _count_decodings(self, self._tracker._steps.predictor)
+        self.stages = _watch_stages(self, self._tracker) if contender.tracker == "sam_pt" else {}
         if contender.copies:
             _evaluate_copies()
 
@@ -234,7 +240,75 @@ class PlainRdeLoop:
                 writer.write(name, frame.label_map(of_frame, ids))
 
 
-LOOPS = {"authors": Authors, "plain_rde": PlainRdeLoop}
+class PlainSamPtLoop:
+    """SAM-PT as in tests/unit/plain_sam_pt.py: one object, one frame, one call of the decoder at a time.
+
+    With `copies`, each object is also tracked by itself, and each frame encoded for each object.
+    """
+
+    def __init__(self, contender: Contender, device: str) -> None:
+        from vosflow.method import Method
+        from vosflow.trackers.sam_pt.tracker import SamPtTracker
+
+        method = Method.of("sam_pt", contender.settings, contender.weights)
+        self._tracker = SamPtTracker(method.settings, method.checkpoint, device)
+        self._tracker.load()
+        self._alone = contender.copies
+        self.evaluations = 0
+        self.stages = _watch_stages(self, self._tracker)
+
+    def track(self, video, output: Path) -> None:
+        """Write the masks of `video`, whose objects all start on its first frame, to `output`."""
+        import torch
+
+        from tests.unit.plain_sam_pt import plain_label_maps
+        from vosflow.mask_writer import VideoMaskWriter
+        from vosflow.trackers.sam_pt.clip import Clip
+        from vosflow.trackers.sam_pt.merging import resize_mask
+        from vosflow.trackers.sam_pt.queries import PointSampler
+
+        tracker = self._tracker
+        clip = Clip.of_video(video)
+        prompts = [(prompt.object, 0, video.read_prompt(prompt)) for prompt in video.prompts]
+        worked = [(k, start, resize_mask(mask, clip.height, clip.width)) for k, start, mask in prompts]
+        sampler = PointSampler(tracker.settings, video.name)
+        parts = (tracker.settings, sampler, tracker._point_tracker, tracker._sam)
+        with torch.inference_mode():
+            label_maps = plain_label_maps(clip, worked, *parts, size=(video.height, video.width), alone=self._alone)
+        with VideoMaskWriter(output.parent, output.name, layout=video.layout, palette=video.palette()) as writer:
+            for name, label_map in zip(video.frame_names, label_maps, strict=True):
+                writer.write(name, label_map.astype("uint8"))
+
+
+LOOPS = {"authors": Authors, "plain_rde": PlainRdeLoop, "plain_sam_pt": PlainSamPtLoop}
+
+
+def _watch_stages(work: PlainSamPtLoop | Ours, tracker) -> dict[str, float]:
+    """Count what the decoder of a SAM-PT is called for, and the CPU seconds of each stage (the clock's on a GPU)."""
+    stages = {"encode": 0.0, "decode": 0.0, "points": 0.0}
+
+    def watch(part: object, method: str, stage: str) -> None:
+        original = getattr(part, method)
+
+        def timed(*args, **named):
+            import torch
+
+            clock = time.perf_counter if torch.cuda.is_available() else time.process_time
+            start = clock()
+            result = original(*args, **named)
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()
+            stages[stage] += clock() - start
+            if stage == "decode":
+                work.evaluations += len(args[2])
+            return result
+
+        setattr(part, method, timed)
+
+    watch(tracker._sam, "encode", "encode")
+    watch(tracker._sam, "decode", "decode")
+    watch(tracker._point_tracker, "track", "points")
+    return stages
 
 
 def _count_decodings(work: Authors | Ours, predictor) -> None:

@@ -4,6 +4,7 @@
     python tests/benchmarks/tracking.py tiny       sam2.1_hiera_tiny at 256 px (random weights), 480p, 1, 3, 10 objects
     python tests/benchmarks/tracking.py sam2long   SAM2Long with and without its savings
     python tests/benchmarks/tracking.py rde        RDE-VOS at its published width, 480p, 1, 3, 10 objects; GPU if any
+    python tests/benchmarks/tracking.py sam_pt     SAM-PT with PIPs and MobileSAM (on a GPU ViT-B), 480p, 1, 3, 10 objects
     python tests/benchmarks/tracking.py memory     peak memory of a short and of a long video
     python tests/benchmarks/tracking.py gpu        tiny, base_plus, large at 1024 px (random weights), if there is a GPU
 
@@ -197,7 +198,11 @@ def sam2long(a: argparse.Namespace, folder: Path) -> None:
 
 
 def rde(a: argparse.Namespace, folder: Path) -> None:
-    """RDE-VOS against a plain loop over objects and frames with the same weights; on a GPU where there is one."""
+    """RDE-VOS against a plain loop over objects and frames with the same weights; on a GPU where there is one.
+
+    Weights are random, and a third of the pixels ties of two objects within 1e-3: that pixels differ says nothing here.
+    Probabilities are compared in tests/unit/test_rde.py.
+    """
     import torch
 
     from tests.unit.tiny_rde import make_weights
@@ -221,6 +226,48 @@ def rde(a: argparse.Namespace, folder: Path) -> None:
         place = folder / f"race-{objects}"
         report.add(race(contenders, manifest, place, device="cuda" if on_gpu else "cpu", rounds=a.rounds))
         report.print()
+
+
+def sam_pt(a: argparse.Namespace, folder: Path) -> None:
+    """SAM-PT (PIPs, MobileSAM, random weights) against plain loops; on a GPU with SAM ViT-B where there is one."""
+    import torch
+
+    on_gpu = torch.cuda.is_available()
+    weights = sam_pt_weights(folder, "vit_b" if on_gpu else "mobile_sam")
+    settings = {"sam": "vit_b" if on_gpu else "mobile_sam", "sam_iou_threshold": -1e9}
+    settings["iterative_refinement_iterations"] = a.refinements
+    contenders = [
+        Contender("one object at a time", "plain_sam_pt", weights, settings, copies=True),
+        Contender("one decoder call at a time", "plain_sam_pt", weights, settings),
+        Contender("sam_pt", "sam_pt", weights, settings),
+    ]
+    for objects in a.objects:
+        manifest = boxes(folder / f"{objects}", frames=a.frames, objects=objects)
+        where = torch.cuda.get_device_name() if on_gpu else "a CPU"
+        report = Report(f"SAM-PT on {where}, 480p, {objects} objects", "decodings", "points", "encode", "decode")
+        result = race(contenders, manifest, folder / f"race-{objects}", device="cuda" if on_gpu else "cpu")
+        cells = {label: [str(sum(cost.evaluations for cost in costs))] for label, costs in result.costs.items()}
+        for label, costs in result.costs.items():
+            cells[label] += [f"{sum(c.stages[stage] for c in costs):.1f} s" for stage in ("points", "encode", "decode")]
+        report.add(result, extra=cells)
+        report.print()
+
+
+def sam_pt_weights(folder: Path, sam: str) -> dict[str, dict[str, str]]:
+    """Seeded random weights of PIPs and of a SAM, in files for both roles."""
+    import torch
+    from segment_anything_hq import sam_model_registry
+
+    from vosflow.trackers.sam_pt.points.pips_network import PipsNetwork
+
+    torch.manual_seed(0)
+    weights = sam_model_registry["vit_tiny" if sam == "mobile_sam" else sam]().state_dict()
+    of_hq = ("hf_", "compress_vit_feat", "embedding_encoder", "embedding_maskfeature")
+    plain = {name: value for name, value in weights.items() if not any(part in name for part in of_hq)}
+    files = {"sam": plain, "point_tracker": PipsNetwork(4).state_dict()}
+    for role, content in files.items():
+        torch.save(content, folder / f"{role}.pth")
+    return {role: {"id": role, "path": str(folder / f"{role}.pth")} for role in files}
 
 
 def memory(a: argparse.Namespace, folder: Path) -> None:
@@ -307,7 +354,7 @@ def boxes(folder: Path, *, frames: int, objects: int, height: int = 480, width: 
     return folder_manifest(folder / "frames", folder / "masks")
 
 
-PARTS = {part.__name__: part for part in (demo, tiny, sam2long, rde, memory, gpu)}
+PARTS = {part.__name__: part for part in (demo, tiny, sam2long, rde, sam_pt, memory, gpu)}
 
 
 def main() -> None:
@@ -325,6 +372,7 @@ def main() -> None:
     add("--sizes", nargs="+", default=["tiny", "base_plus", "large"], help="gpu (default: all three)")
     add("--lengths", type=int, nargs="+", default=[200, 5000], help="memory: frames (default: 200 5000)")
     add("--authors", action="store_true", help="memory: the authors' loop, too, which holds the whole video")
+    add("--refinements", type=int, default=12, help="sam_pt: rounds at most (default: %(default)s)")
     add("--rounds", type=int, default=1, help="how often each video is tracked (default: %(default)s)")
     a = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:

@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 import torch
+from torch.nn import functional as F
 
 from vosflow.trackers.sam_pt.clip import Clip
+from vosflow.trackers.sam_pt.merging import resize_mask
 from vosflow.trackers.sam_pt.visibility import mark_differing_patches
 
 
-def plain_label_maps(clip, prompts, settings, sample, points, sam):
+def plain_label_maps(clip, prompts, settings, sample, points, sam, *, size=None, alone=False):
     """Label maps [T, H, W] by object number, as SamPt and its evaluation do it.
 
-    `prompts` are [(id, frame, mask)]; `sample` draws points; masks are given at the size of the clip.
+    `prompts` are [(id, frame, mask)], masks of the size of the clip; `sample` draws points. Label maps have another
+    `size` if it is given. `alone`: points are tracked and frames encoded for each object anew.
     """
     groups = [prompts[k : k + settings.masks_batch_size] for k in range(0, len(prompts), settings.masks_batch_size)]
     if settings.compat == "fixed":
         groups = [prompts]
-    run = _forward_anew if settings.use_point_reinit else _forward
+    run = _forward_anew if settings.use_point_reinit else functools.partial(_forward, alone=alone)
     logits = [one for group in groups for one in run(clip, group, settings, sample, points, sam)]
+    if size is not None:
+        logits = [F.interpolate(one[:, None], size=size, mode="bilinear", align_corners=False)[:, 0] for one in logits]
+        prompts = [(k, start, resize_mask(mask, *size)) for k, start, mask in prompts]
     stack = torch.stack([torch.zeros_like(logits[0]), *logits], 1)  # [T, O + 1, H, W]
     for k, (_, start, mask) in enumerate(prompts, start=1):
         stack[:start, k] = -1e8
@@ -26,10 +34,13 @@ def plain_label_maps(clip, prompts, settings, sample, points, sam):
     return stack.softmax(1).argmax(1).numpy()
 
 
-def _forward(clip, prompts, settings, sample, points, sam):
+def _forward(clip, prompts, settings, sample, points, sam, *, alone):
     masks, starts = np.stack([mask for _, _, mask in prompts]), [start for _, start, _ in prompts]
     queries = sample(clip, masks, starts, [k for k, _, _ in prompts])
-    return _prompt(clip, 0, *_follow(clip, queries, settings, points), settings, sam)
+    groups = queries[:, None] if alone else [queries]
+    tracks = [_follow(clip, group, settings, points) for group in groups]
+    positions, visibility = (np.concatenate(parts, 1) for parts in zip(*tracks, strict=True))
+    return _prompt(clip, 0, positions, visibility, settings, sam, alone=alone)
 
 
 def _follow(clip, queries, settings, points):
@@ -52,13 +63,15 @@ def _follow(clip, queries, settings, points):
     return tracks.positions.reshape(*shape, 2), visibility.reshape(shape)
 
 
-def _prompt(clip, first, positions, visibility, settings, sam):
+def _prompt(clip, first, positions, visibility, settings, sam, *, alone=False):
     """Logits [L, H, W] of each object on L frames from `first` on."""
     frames, objects = positions.shape[:2]
     logits = [torch.full((frames, clip.height, clip.width), -torch.inf) for _ in range(objects)]
     for t in range(frames):
         features = sam.encode(clip[first + t])
         for k in range(objects):
+            if alone and k:
+                features = sam.encode(clip[first + t])
             mask = _decode(features, clip, positions[t], visibility[t] == 1, k, settings, sam)
             if mask is not None:
                 logits[k][t] = mask

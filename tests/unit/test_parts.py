@@ -11,7 +11,7 @@ import pytest
 
 from tests.unit.clips import make_videos
 from tests.unit.part_tracker import PartTracker
-from vosflow import method, weights
+from vosflow import engine, method, weights
 from vosflow.artefacts import ArtefactStore
 from vosflow.catalog import find_checkpoint
 from vosflow.command_line import given_method, track_parser
@@ -20,6 +20,7 @@ from vosflow.engine import track_videos
 from vosflow.errors import VosflowError
 from vosflow.forecast import finished_records
 from vosflow.method import Method
+from vosflow.records import RunFolder
 from vosflow.report.published import compare
 from vosflow.report.results import RunResult
 from vosflow.review import review_results
@@ -191,6 +192,28 @@ def test_the_cache_is_no_part_of_a_key_and_shapes_no_mask(tmp_path):
     base = plan(paths={"cache": "elsewhere"}, execution={"cache_gigabytes": 0})
     assert base.runs[0].made == plan().runs[0].made and base.runs[0].shard_records == plan().runs[0].shard_records
     assert base.config.cache == "elsewhere" and plan(paths={"data": "d"}).config.cache == "d/cache"
+
+
+def test_artefacts_are_shared_only_where_they_would_come_out_the_same(tmp_path, monkeypatch):
+    """Other threads give other last bits, another device or code another result."""
+    manifest = make_videos(tmp_path / "data", {"a": 3})
+    how = built(tmp_path, sam="a", point_tracker="b")
+    code, device = {"": how.code}, {"": "cpu"}
+    monkeypatch.setattr(Method, "code", property(lambda self: code[""]))
+    monkeypatch.setattr(engine.machine, "device_name", lambda kind: device[""])
+
+    def made(name: str) -> int:
+        track_videos(how, manifest, ["a"], tmp_path / name, store=ArtefactStore(tmp_path / "cache", 1))
+        return RunFolder(tmp_path / name).read_record("a")["artefacts"]["brightness"]["made"]
+
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    assert [made("first"), made("same")] == [3, 0]
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    assert made("threads") == 3
+    device[""] = "another"
+    assert made("device") == 3
+    code[""] = "edited"
+    assert made("code") == 3 and made("once more") == 0
 
 
 def test_what_is_finished_is_known_by_the_weights_of_all_roles(tmp_path, own):

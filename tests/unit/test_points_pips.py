@@ -13,10 +13,10 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import settings as effort
 from hypothesis import strategies as st
+from safetensors.torch import save_file
 
 from tests.unit import plain_points
 from tests.unit.tiny_points import FLOAT_NOISE, assert_same, loaded, make_frames, save_weights, scale_, track
-from vosflow.datasets.convert import convert_checkpoint
 from vosflow.errors import VosflowError
 from vosflow.trackers.base import Checkpoint
 from vosflow.trackers.sam_pt.clip import Clip
@@ -25,8 +25,8 @@ from vosflow.trackers.sam_pt.points.base import Tracks
 from vosflow.trackers.sam_pt.points.both_ways import track_both_ways
 from vosflow.trackers.sam_pt.points.pips import Pips, choose_next_start
 
-FRAMES = make_frames(11, 64, 72)
-QUERIES = [(0, 20, 30), (0, 50.5, 12.25), (4, 71, 40), (10, 10, 50)]
+FRAMES = make_frames(10, 64, 72)
+QUERIES = [(0, 20, 30), (4, 71, 40.25), (9, 10.5, 50)]
 
 
 @pytest.fixture(scope="module")
@@ -36,8 +36,8 @@ def weights(tmp_path_factory):
         _narrow(patch)
         torch.manual_seed(3)
         network = pips_network.PipsNetwork(4)
-        # Points move by some tenths of a pixel: more, and sines of 1000 times the motion make float noise chaotic.
-        state = scale_(network, {"to_delta.5.": 0.03, "vis_predictor": 8.0})
+        # Points move by a tenth of a pixel: more, and sines of 1000 times the motion make float noise chaotic.
+        state = scale_(network, {"to_delta.5.": 0.01, "vis_predictor": 8.0})
         return state, save_weights(network, tmp_path_factory.mktemp("pips") / "pips.pth")
 
 
@@ -67,7 +67,7 @@ def test_tracks_are_those_of_the_plain_method(weights, tracker):
         np.testing.assert_allclose(tracks.positions[:, n], positions, rtol=0, atol=FLOAT_NOISE)
         np.testing.assert_array_equal(tracks.visible[:, n], visible)
     moved = np.abs(np.diff(tracks.positions, axis=0)).max(axis=(0, 2))
-    assert (moved > 0.05).all(), "the points rest, so the comparison says little"
+    assert (moved > 100 * FLOAT_NOISE).all(), "the points rest, so the comparison says little"
     assert 0.2 < tracks.visible.mean() < 0.95
 
 
@@ -82,19 +82,19 @@ def test_each_frame_is_encoded_once_and_kept_for_later_calls(tracker):
     encoded = []
     encode = tracker._maps._encode
     tracker._maps._encode = lambda frame: encoded.append(frame) or encode(frame)
-    first = track(tracker, FRAMES, QUERIES[:2])
+    first = track(tracker, FRAMES, QUERIES[:1])
     assert len(encoded) == len(FRAMES)
-    assert_same(track(tracker, FRAMES, QUERIES[:2]), first)
-    track(tracker, FRAMES[3:9], QUERIES[:2])
+    assert_same(track(tracker, FRAMES, QUERIES[:1]), first)
+    track(tracker, FRAMES[3:9], QUERIES[:1])
     assert len(encoded) == len(FRAMES), "parts of a clip use the same maps"
 
 
 def test_little_room_for_maps_changes_nothing(tracker, monkeypatch):
-    roomy = track(tracker, FRAMES, QUERIES)
+    roomy = track(tracker, FRAMES[:6], QUERIES[:2])
     monkeypatch.setattr(pips_features, "KEPT_BYTES", 1)
     monkeypatch.setattr(sampling, "PLACES_AT_ONCE", 16)
     tracker._maps = pips_features.FeatureMaps(tracker._encode)
-    assert_same(track(tracker, FRAMES, QUERIES), roomy)
+    assert_same(track(tracker, FRAMES[:6], QUERIES[:2]), roomy)
     assert len(tracker._maps._kept) == 1
 
 
@@ -176,14 +176,15 @@ def test_official_names_and_size():
 
 def test_files_of_the_authors_and_converted_ones_load(weights, tracker, tmp_path, monkeypatch):
     _narrow(monkeypatch)
-    expected = track(tracker, FRAMES[:4], QUERIES[:2])
+    expected = track(tracker, FRAMES[:4], QUERIES[:1])
     parallel = tmp_path / "parallel.pth"
     torch.save({f"module.{name}": value for name, value in weights[0].items()}, parallel)
     converted = tmp_path / "pips.safetensors"
-    convert_checkpoint(weights[1].path, converted)
+    whole = {f"model_state_dict/{name}": value for name, value in weights[0].items()}
+    save_file({**whole, "optimizer_state_dict/state/0/exp_avg": torch.zeros(3)}, converted)
     for path in (parallel, converted):
         other = loaded(Pips, Checkpoint("other", path, "1" * 64), iters=2)
-        assert_same(track(other, FRAMES[:4], QUERIES[:2]), expected)
+        assert_same(track(other, FRAMES[:4], QUERIES[:1]), expected)
 
 
 def test_weights_of_another_network_are_refused(weights, tmp_path, monkeypatch):

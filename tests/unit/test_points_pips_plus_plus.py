@@ -77,9 +77,9 @@ def test_length_of_windows_matters(track_by):
 
 
 def test_points_do_not_influence_each_other(track_by):
-    together = track_by(FRAMES, QUERIES, max_sequence_length=5)
-    for n, query in enumerate(QUERIES):
-        alone = track_by(FRAMES, [query], max_sequence_length=5)
+    together = track_by(FRAMES[:4], QUERIES[:3], max_sequence_length=3)
+    for n, query in enumerate(QUERIES[:3]):
+        alone = track_by(FRAMES[:4], [query], max_sequence_length=3)
         assert_same(alone, Tracks(together.positions[:, [n]], together.visible[:, [n]]))
 
 
@@ -118,9 +118,9 @@ def test_short_clips_and_no_queries(track_by, frames, queries):
 @pytest.mark.parametrize("compat", ["fixed", "published"])
 def test_resized_frames(weights, track_by, compat):
     """`published` puts points at x * 96/64 and y * 144/72, where x * 144/72 and y * 96/64 would be right."""
-    tracks = track_by(FRAMES, QUERIES[:2], image_size=(96, 144), compat=compat)
+    tracks = track_by(FRAMES[:3], QUERIES[:2], image_size=(96, 144), compat=compat)
     scale = np.array([2, 1.5] if compat == "fixed" else [1.5, 2])
-    images = torch.tensor(FRAMES).permute(0, 3, 1, 2).float()
+    images = torch.tensor(FRAMES[:3]).permute(0, 3, 1, 2).float()
     resized = torch.nn.functional.interpolate(images, (96, 144), mode="bilinear").permute(0, 2, 3, 1).numpy()
     for n, query in enumerate(QUERIES[:2]):
         positions, _ = _plain(weights[0], resized, (0, *(query[1:] * scale)))

@@ -167,7 +167,8 @@ def test_proposals_are_those_of_the_authors(name, tmp_path):
     ours = own_sam(name, tiny_sams.save(theirs, tmp_path / "sam.pth"))
     records = tiny_sams.package.SamAutomaticMaskGenerator(theirs).generate(FRAME)
     proposals = ours.propose(FRAME, 1000)
-    assert len(records) > 2
+    assert len(records) > (20 if name == "vit_h" else 0)  # HQ-SAM draws one that most points agree on
+    assert 0 < proposals.masks.mean() < 0.6
     assert (np.diff(proposals.scores) <= 0).all() and proposals.scores.dtype == np.float32
     assert proposals.masks.shape == (len(records), *SIZE) and proposals.masks.dtype == bool
     assert (np.array([record["segmentation"] for record in records]) != proposals.masks).mean() < 0.01

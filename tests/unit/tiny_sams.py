@@ -67,13 +67,14 @@ def fill(network: nn.Module) -> None:
 
 
 def make_confident(sam: modeling.Sam) -> None:
-    """Let a network expect good masks, and draw them with sharp edges, so that it proposes some."""
+    """Let a network expect good masks, and draw small ones with sharp edges, so that it proposes some."""
     head = sam.mask_decoder.iou_prediction_head.layers[-1]
     head.weight.data *= 0.01
     head.bias.data += 0.95
     for mlp in sam.mask_decoder.output_hypernetworks_mlps:
+        mlp.layers[-1].bias.data -= 1
         for parameter in mlp.layers[-1].parameters():
-            parameter.data *= 100
+            parameter.data *= 1000
 
 
 def save(sam: modeling.Sam, path: Path) -> Path:

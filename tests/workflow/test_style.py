@@ -39,7 +39,7 @@ def test_rules_are_formatted():
 def test_shipped_studies_are_planned_for_a_cluster(study):
     answer = run("snakemake", "--profile", "slurm", "--configfile", str(study), "-n", "--quiet", "rules")
     assert answer.returncode == 0, answer.stdout
-    assert re.search(r"^track_shard +\d+$", answer.stdout, re.MULTILINE)
+    assert re.search(r"^track_shard(_on_cpu)? +\d+$", answer.stdout, re.MULTILINE)
 
 
 def test_fetch_all_fetches_what_the_study_needs_and_nothing_else(tmp_path):

@@ -159,13 +159,21 @@ class Archive(RemoteFile):
     holds: tuple[str, ...] = ()
 
 
+class FullFrames(_Entry):
+    """The archive with a split's frames in the camera's resolution, and the folder of all videos in it."""
+
+    archive: str
+    folder: str
+
+
 class Split(_Entry):
     """One split of a dataset.
 
     `adapter` is a module of `vosflow.datasets`. `archives` are the ids it needs; `folder` is where the adapter's files
     begin inside the archive (see `Dataset.root`). `lists` are ids of files that are used as they are, by their role:
     `videos` names the videos, `unseen` those of categories that no training set has, `meta` tells more of objects;
-    those in `optional_lists` may be missing where a user gives a folder. Counts are null where they are unknown.
+    those in `optional_lists` may be missing where a user gives a folder. `full_frames` are the frames in the
+    camera's resolution, fetched for trackers that read them. Counts are null where they are unknown.
     `has_ground_truth` says that runs are scored by `protocol`; `agreement_with` names what they are compared with
     where that is no ground truth, so that no score may be called one.
     """
@@ -175,6 +183,7 @@ class Split(_Entry):
     folder: str = ""
     lists: dict[ListRole, str] = {}
     optional_lists: tuple[ListRole, ...] = ()
+    full_frames: FullFrames | None = None
     protocol: str | None = None
     has_ground_truth: bool
     agreement_with: str | None = None
@@ -204,6 +213,7 @@ class Dataset(_Entry):
     def _archives_exist(self) -> Dataset:
         for name, split in self.splits.items():
             used = (*split.archives, *split.lists.values())
+            used += (split.full_frames.archive,) if split.full_frames else ()
             for archive in used:
                 if archive not in self.archives:
                     raise ValueError(f"split {name} uses archive {archive}, which is not among the archives")

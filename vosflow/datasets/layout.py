@@ -7,6 +7,8 @@ from pathlib import Path
 
 from vosflow.errors import VosflowError
 
+FULL = ("Full-Resolution", "1080p")  # folders of DAVIS with frames as the camera gave them (2017, 2016)
+
 
 def require_folders(root: Path, folders: Sequence[str], usual: str = "") -> None:
     """Raise VosflowError unless `root` holds `folders`; `usual` is the sub-folder of an archive that does.
@@ -23,6 +25,18 @@ def require_folders(root: Path, folders: Sequence[str], usual: str = "") -> None
                 expected=f"a folder that holds {' and '.join(folders)}",
                 remedy=f"give {better} instead" if better else "correct the path, or extract the archive again",
             )
+
+
+def full_frames_of(root: Path, video: str, beside: Path | None = None) -> str | None:
+    """The folder of a DAVIS video's frames in the camera's resolution, relative to `root` or absolute; None without.
+
+    Args:
+        beside: the folder of all videos, where an archive of its own holds them.
+    """
+    if beside is not None:
+        return (beside / video).absolute().as_posix()
+    places = (f"JPEGImages/{name}/{video}" for name in FULL)
+    return next((place for place in places if (root / place).is_dir()), None)
 
 
 def find_part(root: Path, places: Iterable[str], holds: Sequence[str]) -> Path:

@@ -23,6 +23,7 @@ MANY = 50  # videos, from which on it pays to start processes
 class VideoFiles:
     """Where the files of one video are, and what its publisher says of it. Folders are relative to the root.
 
+    full_frames: the folder of the same frames in the camera's resolution, if it is there.
     frames, masks, ground_truth: its folders; no `masks` where a run gets no prompts, no `ground_truth` where none is
         public.
     rule: which masks are prompts.
@@ -53,6 +54,7 @@ class VideoFiles:
     groups: Mapping[int, str] = field(default_factory=dict)
     group: str | None = None
     external_id: int | str | None = None
+    full_frames: str | None = None
 
 
 @dataclass(frozen=True)
@@ -95,6 +97,7 @@ def read_video(root: Path, files: VideoFiles) -> tuple[VideoEntry, tuple[str, ..
     images = ImageFolder(frames, suffix, names)
     height, width = frame_size([images.path(root, name) for name in names], files.name)
     _check_meta(files, images, (height, width), root)
+    full = _full_frames(files, names, root)
     given = MaskFolder(root / files.masks, files.name, height, width, files.rule) if files.masks is not None else None
     truth = None
     if files.ground_truth is not None:
@@ -128,6 +131,8 @@ def read_video(root: Path, files: VideoFiles) -> tuple[VideoEntry, tuple[str, ..
         object_frames=files.object_frames or _object_frames(files, names, prompts, truth),
         groups=files.groups or (dict.fromkeys(objects, files.group) if files.group else {}),
         external_id=files.external_id,
+        full_frames=full,
+        full_content=content_digest(root, full, ()) if full else "",
     )
     return entry, tuple(_disagreements(files, entry, truth))
 
@@ -147,6 +152,24 @@ def _listed(files: VideoFiles, names: tuple[str, ...], folder: Path) -> tuple[st
             remedy="the dataset is incomplete or mixed with another: extract its archive again",
         )
     return files.listed
+
+
+def _full_frames(files: VideoFiles, names: Sequence[str], root: Path) -> ImageFolder | None:
+    """The frames in the camera's resolution: the same ones, all of one size."""
+    if files.full_frames is None:
+        return None
+    folder = root / files.full_frames
+    suffix, found = list_frames(folder, files.name)
+    if missing := sorted(set(names) - set(found)):
+        raise VosflowError(
+            f"frame {missing[0]} of video {files.name} is missing in the camera's resolution",
+            path=folder / f"{missing[0]}{suffix}",
+            expected=f"the {len(names)} frames of {root / files.frames}",
+            remedy="the dataset is incomplete: extract its archive again, or remove the folder to do without",
+        )
+    images = ImageFolder(files.full_frames, suffix, tuple(names))
+    frame_size([images.path(root, name) for name in names], files.name)
+    return images
 
 
 def _check_meta(files: VideoFiles, images: ImageFolder, size: tuple[int, int], root: Path) -> None:

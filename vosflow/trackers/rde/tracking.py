@@ -114,16 +114,13 @@ class Tracking:
         """The probabilities [1 + O, H, W] with new objects, whose masks are given, joined to them.
 
         Where a mask is given, no other object is. The result goes through soft aggregation like every frame, so that
-        given masks are not quite 0 and 1; and so do, as in the authors' code, objects of the video that are not yet
-        given, with probability 0.
+        given masks are not quite 0 and 1.
         """
         masks = torch.stack([self.frame.mask(self._video.read_prompt(prompt)) for prompt in prompts])
         masks = masks.to(probabilities.device)
         others = probabilities[1:].masked_fill(masks.sum(dim=0) > 0.5, 0.0)
         self.object_ids += [prompt.object for prompt in prompts]
-        given = len(self.object_ids)
-        absent = masks.new_zeros(len(self._video.objects) - given, *masks.shape[1:])
-        return aggregate(torch.cat([others, masks, absent]))[: 1 + given]
+        return aggregate(torch.cat([others, masks]))
 
     def _remember(self, image: Tensor, features: Features, masks: Tensor) -> None:
         """Have the frame join the memories of all objects; masks are their probabilities, [O, H, W]."""

@@ -30,12 +30,14 @@ class Clip:
     def of_video(cls, video: Video, *, longest_side: int = LONGEST_SIDE, shortest_side: int | None = None) -> Clip:
         """All frames of `video`, resized so that the longest side has `longest_side` pixels (or the shortest one
         `shortest_side`, if that is given), as `resize_frame` does."""
+        read_frame = video.read_full_frame if video.has_full_frames else video.read_frame
+        size = video.read_full_frame(0).shape[:2] if video.has_full_frames else (video.height, video.width)
         if shortest_side:
-            longest_side = shortest_side * max(video.height, video.width) / min(video.height, video.width)
-        height, width = working_size(video.height, video.width, longest_side)
+            longest_side = shortest_side * max(size) / min(size)
+        height, width = working_size(*size, longest_side)
 
         def read(index: int) -> np.ndarray:
-            return resize_frame(video.read_frame(index), height, width)
+            return resize_frame(read_frame(index), height, width)
 
         return cls(_Frames(read, height, width), range(len(video)))
 

@@ -170,7 +170,7 @@ class Settings(TrackerSettings):
             "equal seeds do not give equal points.",
             "Frames are those of the dataset enlarged or reduced to "
             + (f"{self.size} pixels on the shortest side" if self.size else f"{self.longest_size} on the longest side")
-            + "; for DAVIS the authors read the Full-Resolution images.",
+            + "; of DAVIS the Full-Resolution images, if the manifest has them, as the authors read.",
         ]
         if self.compat == "fixed":
             notes.append("compat fixed mends defects of the authors' code; no published number was made so.")

@@ -37,6 +37,7 @@ class SamPtTracker:
     needs_checkpoint = True
     uses_gpu = True
     proposes_objects = True
+    reads_full_frames = True  # DAVIS, as the authors do
     starts_objects_late = True  # in scripts/track.py, as in the authors' code
 
     def __init__(self, settings: Settings, checkpoint: Mapping[str, Checkpoint], device: str) -> None:

@@ -16,7 +16,7 @@ from torch.utils.data import Dataset
 
 from vosflow.errors import VosflowError
 from vosflow.trackers.rde.images import MEAN, STD
-from vosflow.training.rde.augmentation import Pair, augment_clip, perturb_mask, pseudo_frames
+from vosflow.training.rde.augmentation import Pair, augment_clip, perturb_mask, pseudo_frames, random_box
 from vosflow.training.rde.passes import Batch
 from vosflow.training.rde.schedules import max_jump
 from vosflow.training.rde.sets import TRIES, VideoSet, choose_objects, draw_frames, read_pair
@@ -65,7 +65,7 @@ class Samples(Dataset):
             return error
 
     def measured(self) -> list[Sample]:
-        """One sample of each held-out unit: the whole frame (squeezed to the crop), evenly spaced frames, no errors."""
+        """One sample of each held-out unit, always the same: a crop as in training, masks without errors."""
         return [self._measured(unit, index) for index, (unit, _) in enumerate(self.held_out)]
 
     def unit(self, position: int) -> object:
@@ -105,17 +105,22 @@ class Samples(Dataset):
 
     def _measured(self, unit: object, index: int) -> Sample:
         rng = np.random.default_rng((self._settings.seed, 2, index))
-        size = (self._settings.crop, self._settings.crop)
+        crop = self._settings.crop
         if self._still:
             pair = read_pair(unit.image, unit.mask, binary=True)
-            pairs = pseudo_frames(pair, rng, self._settings.crop, 3)
-            return _finish(pairs, [1], None, slots=1)
+            return _finish(pseudo_frames(pair, rng, crop, 3), [1], None, slots=1)
         videos, name = unit
-        frames = videos.videos[name]
-        places = np.linspace(0, min(len(frames) - 1, 4 * self._settings.max_jump), 5).round().astype(int)
-        pairs = [read_pair(*frames[place]) for place in places]
-        pairs = [(p.resize(size, Image.BILINEAR), labels.resize(size, Image.NEAREST)) for p, labels in pairs]
-        chosen = choose_objects([np.asarray(p[1]) for p in pairs], rng, checks_areas=False)
+        whole = [read_pair(*file) for file in draw_frames(videos, name, rng, 5, self._settings.max_jump)]
+        for _ in range(TRIES):
+            top, left, height, width = random_box(whole[0][0].size, rng, self._settings.crop_area)
+            box = (left, top, left + width, top + height)
+            pairs = [
+                (p.resize((crop, crop), Image.BILINEAR, box), labels.resize((crop, crop), Image.NEAREST, box))
+                for p, labels in whole
+            ]
+            chosen = choose_objects([np.asarray(p[1]) for p in pairs], rng, checks_areas=False)
+            if chosen:
+                break
         return _finish(pairs, chosen, None, slots=2)
 
 

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from vosflow.trackers.sam_pt.points.cotracker_layers import Mlp, attend, normalise, sample_own
 from vosflow.trackers.sam_pt.points.cotracker_windows import list_windows
 from vosflow.trackers.sam_pt.points.pips_features import CHANNELS, FrameEncoder
-from vosflow.trackers.sam_pt.points.sampling import LEVELS, RADIUS, build_pyramid, sample_bilinear
+from vosflow.trackers.sam_pt.points.sampling import LEVELS, RADIUS, build_pyramid
 
 RESOLUTION = (384, 512)  # height and width of what it was trained on
 STRIDE = 4
@@ -28,6 +28,7 @@ WIDTH = 384
 DEPTH = 3
 VIRTUAL_TRACKS = 64
 ITERATIONS = 6
+POINTS_AT_ONCE = 64  # compared with a window's frames: 64 MiB of features
 
 
 class CoTracker3Network(nn.Module):
@@ -96,12 +97,14 @@ class CoTracker3Network(nn.Module):
 
     def _correlate(self, pyramid: list[Tensor], looks: list[Tensor], points: Tensor) -> Tensor:
         """What surrounds points [S, N, 2] against what surrounded them where given: [S, N, LEVELS * CORRELATION]."""
-        levels = []
-        for level, (maps, look) in enumerate(zip(pyramid, looks, strict=True)):
-            samples = sample_bilinear(maps, _surround(points, level).flatten(1, 2))  # [S, N * PATCH, C]
-            alike = samples.unflatten(1, (-1, PATCH)) @ look.mT  # [S, N, PATCH, PATCH]
-            levels.append(self.corr_mlp(alike.flatten(2)))
-        return torch.cat(levels, dim=-1)
+        groups = []
+        for group in torch.arange(points.shape[1], device=points.device).split(POINTS_AT_ONCE):
+            levels = [
+                self.corr_mlp(_compare(maps, points[:, group] / 2**level, look[group]).flatten(2))
+                for level, (maps, look) in enumerate(zip(pyramid, looks, strict=True))
+            ]
+            groups.append(torch.cat(levels, dim=-1))
+        return torch.cat(groups, dim=1)
 
 
 class UpdateFormer(nn.Module):
@@ -173,6 +176,33 @@ class Attention(nn.Module):
     def forward(self, tokens: Tensor, others: Tensor) -> Tensor:
         """[B, L, D] and [B, M, D] to [B, L, D]."""
         return self.to_out(attend(self.to_q(tokens), *self.to_kv(others).chunk(2, dim=-1)))
+
+
+def _compare(maps: Tensor, points: Tensor, looks: Tensor) -> Tensor:
+    """Products of the features around each point with those around it where it was given.
+
+    All places around a point lie between cells by the same fractions, so that products with the 8 x 8 cells are enough:
+    those with the 7 x 7 places follow from them. Cells beyond the border are those of the border.
+
+    Args:
+        maps: [S, h, w, C].
+        points: (x, y) in cells, [S, N, 2].
+        looks: [N, PATCH, C].
+
+    Returns:
+        [S, N, PATCH, PATCH], first the places around the point, x varying slowest.
+    """
+    size, height, width, _ = maps.shape
+    corner = points.floor()
+    x, y = (points - corner)[..., None, None, None].unbind(2)  # [S, N, 1, 1, 1]
+    cells = corner.long()[..., None] + torch.arange(-RADIUS, RADIUS + 2, device=points.device)  # [S, N, 2, 8]
+    columns, rows = cells[:, :, 0, :, None].clamp(0, width - 1), cells[:, :, 1, None].clamp(0, height - 1)
+    frames = torch.arange(size, device=points.device)[:, None, None, None]
+    patches = maps[frames, rows, columns].flatten(2, 3)  # [S, N, 64, C]
+    products = (patches @ looks.mT).unflatten(2, columns.shape[2:3] * 2)  # [S, N, 8 of x, 8 of y, PATCH]
+    products = products[:, :, :-1] * (1 - x) + products[:, :, 1:] * x
+    products = products[:, :, :, :-1] * (1 - y) + products[:, :, :, 1:] * y
+    return products.flatten(2, 3)
 
 
 def _surround(points: Tensor, level: int) -> Tensor:
