@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import socket
 import sys
 import zlib
@@ -25,6 +26,7 @@ Arrays = dict[str, np.ndarray]
 
 GIGABYTE = 10**9
 SCANS_PER_FILL = 50  # other processes write, too: after a 50th of the limit the folder is measured again
+OURS = re.compile(r"[0-9a-f]{64}\.safetensors|\.[0-9a-f]{64}\..+")  # kept, or being written
 ROOM_AFTER_EVICTION = 0.1  # of the limit: evicting file by file would scan the folder each time
 
 
@@ -68,8 +70,10 @@ class ArtefactStore:
 
     def keep(self, kind: str, key: str, arrays: Arrays) -> None:
         """Write `arrays` under `key`, all at once, after evicting others if need be."""
+        if not self._writes:
+            return
         content = save(arrays, metadata=_checksums(arrays))
-        if not self._writes or len(content) > self._limit:
+        if len(content) > self._limit:
             return
         path = self._path(kind, key)
         aside = path.with_name(f".{key}.{socket.gethostname()}.{os.getpid()}")
@@ -106,8 +110,13 @@ class ArtefactStore:
         return max(wanted, min(self._limit - total, self._limit // SCANS_PER_FILL))
 
     def _files(self) -> Iterable[tuple[int, int, Path]]:
-        """(time of last use in ns, bytes, path) of all files, those that killed processes left included."""
-        for path in self.folder.glob("*/*/*"):
+        """(time of last use in ns, bytes, path) of all artefacts, those that killed processes left half included.
+
+        Nothing else is counted, and nothing else evicted: the folder may be one that holds a user's other files.
+        """
+        for path in self.folder.glob("*/[0-9a-f][0-9a-f]/*"):
+            if not (OURS.fullmatch(path.name) and path.name.lstrip(".").startswith(path.parent.name)):
+                continue
             with contextlib.suppress(FileNotFoundError):
                 facts = path.stat()
                 yield facts.st_mtime_ns, facts.st_size, path

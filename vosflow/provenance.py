@@ -11,7 +11,7 @@ from pathlib import Path
 import vosflow
 from vosflow.digest import file_digest
 
-PACKAGES = ("torch", "torchvision", "sam2", "numpy", "opencv-python-headless", "pillow")
+PACKAGES = ("torch", "torchvision", "sam2", "segment-anything-hq", "numpy", "opencv-python-headless", "pillow")
 _HOUSE = Path(vosflow.__file__).resolve().parents[1]
 
 

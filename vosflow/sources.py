@@ -206,7 +206,7 @@ def _catalog_dataset(config: Config, name: str, full_frames: bool) -> DatasetSou
             markers.append(f"{data}/datasets/{dataset}/{archive}.json")
             lists["full_frames"] = f"{data}/datasets/{dataset}/{archive}/{facts.full_frames.folder}"
         markers = markers or [f"{data}/datasets/{dataset}.json"]
-        requires = (*markers, *(file + FETCHED for file in lists.values()))
+        requires = (*markers, *(lists[role] + FETCHED for role in facts.lists))
     return DatasetSource(
         id=f"{dataset}-{split}",
         dataset=dataset,

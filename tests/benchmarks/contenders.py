@@ -243,7 +243,8 @@ class PlainRdeLoop:
 class PlainSamPtLoop:
     """SAM-PT as in tests/unit/plain_sam_pt.py: one object, one frame, one call of the decoder at a time.
 
-    With `copies`, each object is also tracked by itself, and each frame encoded for each object.
+    With `copies`, each object is also tracked by itself, each frame encoded for each object, and for each window of
+    PIPs anew; else these are shared.
     """
 
     def __init__(self, contender: Contender, device: str) -> None:
@@ -254,6 +255,10 @@ class PlainSamPtLoop:
         self._tracker = SamPtTracker(method.settings, method.checkpoint, device)
         self._tracker.load()
         self._alone = contender.copies
+        if contender.copies:
+            from vosflow.trackers.sam_pt.points import pips_features
+
+            pips_features.KEPT_BYTES = 0
         self.evaluations = 0
         self.stages = _watch_stages(self, self._tracker)
 

@@ -4,7 +4,7 @@
     python tests/benchmarks/tracking.py tiny       sam2.1_hiera_tiny at 256 px (random weights), 480p, 1, 3, 10 objects
     python tests/benchmarks/tracking.py sam2long   SAM2Long with and without its savings
     python tests/benchmarks/tracking.py rde        RDE-VOS at its published width, 480p, 1, 3, 10 objects; GPU if any
-    python tests/benchmarks/tracking.py sam_pt     SAM-PT with PIPs and MobileSAM (on a GPU ViT-B), 480p, 1, 3, 10 objects
+    python tests/benchmarks/tracking.py sam_pt     SAM-PT, PIPs and MobileSAM (GPU: SAM ViT-B), 480p, 1, 3, 10 objects
     python tests/benchmarks/tracking.py memory     peak memory of a short and of a long video
     python tests/benchmarks/tracking.py gpu        tiny, base_plus, large at 1024 px (random weights), if there is a GPU
 
@@ -237,8 +237,8 @@ def sam_pt(a: argparse.Namespace, folder: Path) -> None:
     settings = {"sam": "vit_b" if on_gpu else "mobile_sam", "sam_iou_threshold": -1e9}
     settings["iterative_refinement_iterations"] = a.refinements
     contenders = [
-        Contender("one object at a time", "plain_sam_pt", weights, settings, copies=True),
-        Contender("one decoder call at a time", "plain_sam_pt", weights, settings),
+        Contender("plain loop", "plain_sam_pt", weights, settings, copies=True),
+        Contender("plain loop, shares frames", "plain_sam_pt", weights, settings),
         Contender("sam_pt", "sam_pt", weights, settings),
     ]
     for objects in a.objects:

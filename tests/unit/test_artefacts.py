@@ -113,12 +113,31 @@ def test_the_folder_stays_below_its_limit_and_the_least_used_goes_first(tmp_path
 
 
 def test_leftovers_of_killed_processes_are_evicted_as_well(tmp_path):
-    left = tmp_path / "k/ab/.abc.host.1"
+    left = tmp_path / f"k/ab/.{'ab' * 32}.host.1"
     left.parent.mkdir(parents=True)
     left.write_bytes(bytes(4 * 10**6))
     os.utime(left, (1, 1))
     Artefacts(ArtefactStore(tmp_path, 0.005)).get("k", {}, Maker({"x": np.zeros(2 * 10**6, np.uint8)}))
     assert not left.exists() and len(files(tmp_path)) == 1
+
+
+def test_nothing_but_artefacts_is_ever_evicted(tmp_path):
+    """Somebody may name a folder that holds other things, too."""
+    others = [
+        tmp_path / "DAVIS/ab/video.png",
+        tmp_path / f"w/ab/{'cd' * 32}.safetensors",
+        tmp_path / "w/ab/w.safetensors",
+    ]
+    for path in others:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(bytes(4 * 10**6))
+        os.utime(path, (1, 1))
+    (tmp_path / "w/ab/folder").mkdir()
+    cache = Artefacts(ArtefactStore(tmp_path, 0.003))
+    for number in range(4):
+        cache.get("k", {"n": number}, Maker({"x": np.zeros(10**6, np.uint8)}))
+    assert all(path.exists() for path in others)
+    assert 1 <= len(list((tmp_path / "k").rglob("*.safetensors"))) <= 2
 
 
 @pytest.mark.parametrize("reason", [errno.ENOSPC, errno.EROFS, errno.EACCES])

@@ -68,7 +68,9 @@ def test_only_who_reads_them_is_tracked_again(tmp_path):
     (davis / "JPEGImages/Full-Resolution/bear/00002.jpg").write_bytes(
         (davis / "JPEGImages/Full-Resolution/bear/00001.jpg").read_bytes()
     )
-    assert track(build_manifest("davis2017", "val", davis), tmp_path / reader[-6:], reader) != after[reader], "a new frame"
+    assert track(build_manifest("davis2017", "val", davis), tmp_path / reader[-6:], reader) != after[reader], (
+        "a new frame"
+    )
     assert RunFolder(tmp_path / "static").is_finished("bear", after["static"]["bear"])
 
 

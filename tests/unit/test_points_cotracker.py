@@ -160,7 +160,9 @@ def test_weights_of_another_network_are_refused(tmp_path):
 
 def test_weights_named_for_another_stride_or_window_are_refused(tmp_path):
     checkpoint = save_weights(tmp_path, "cotracker_stride_4_wind_12.pth")
-    with pytest.raises(VosflowError, match="cotracker_stride_4_wind_12 with stride 4, window_length 8"):
+    with pytest.raises(
+        VosflowError, match="called cotracker_stride_4_wind_12, but the settings say stride 4, window_length 8"
+    ):
         CoTracker(Settings(interp_shape=SIZE), {"point_tracker": checkpoint}, "cpu").load()
     CoTracker(Settings(interp_shape=SIZE, window_length=12), {"point_tracker": checkpoint}, "cpu").load()
 

@@ -100,7 +100,7 @@ def test_as_in_haiku(files, level, causal):
 def test_points_do_not_influence_each_other(tracker, monkeypatch):
     clip = Clip.of_array(moving_texture())
     together = tracker.track(clip, QUERIES, Artefacts())
-    monkeypatch.setattr("vosflow.trackers.sam_pt.points.tapir.POINTS_AT_ONCE", 2)
+    monkeypatch.setattr("vosflow.trackers.sam_pt.points.tap.POINTS_AT_ONCE", 2)
     monkeypatch.setattr(tapir_network, "FRAMES_AT_ONCE", 3)
     monkeypatch.setattr("vosflow.trackers.sam_pt.points.tap.FRAMES_AT_ONCE", 3)
     order = [2, 0, 1]

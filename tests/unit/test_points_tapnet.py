@@ -64,7 +64,7 @@ def test_as_in_haiku(tracker):
 def test_points_do_not_influence_each_other(tracker, monkeypatch):
     clip = Clip.of_array(moving_texture())
     together = tracker.track(clip, QUERIES, Artefacts())
-    monkeypatch.setattr("vosflow.trackers.sam_pt.points.tapnet.POINTS_AT_ONCE", 2)
+    monkeypatch.setattr("vosflow.trackers.sam_pt.points.tap.POINTS_AT_ONCE", 2)
     monkeypatch.setattr("vosflow.trackers.sam_pt.points.tap.FRAMES_AT_ONCE", 3)
     order = [2, 0, 1]
     in_parts = tracker.track(clip, QUERIES[order], Artefacts())

@@ -9,12 +9,8 @@ the top_k places (keys of float32 are 4e-5 from those of float64): with the othe
 
 from __future__ import annotations
 
-import hashlib
 import math
-import subprocess
-import sys
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +19,6 @@ import torch
 from hypothesis import given
 from hypothesis import settings as effort
 from hypothesis import strategies as st
-from pydantic import ValidationError
 from torch import Tensor
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as TF
@@ -31,12 +26,9 @@ from torchvision.transforms.v2 import functional as TF
 from tests.unit.clips import save_label_map
 from tests.unit.plain_rde import PlainRde, soft_aggregation
 from tests.unit.tiny_rde import FIRST, FRAMES, HEIGHT, OBJECTS, WIDE, make_clip, make_weights, save_checkpoint, video_of
-from vosflow.datasets.folder import folder_manifest
-from vosflow.engine import track_videos
 from vosflow.errors import VosflowError
 from vosflow.manifest import Prompt
 from vosflow.masks import read_label_map
-from vosflow.method import Method
 from vosflow.trackers.base import Checkpoint
 from vosflow.trackers.rde import RdeTracker, Settings
 from vosflow.trackers.rde.checkpoint import build_network
@@ -48,7 +40,6 @@ from vosflow.trackers.rde.policies import davis_steps, plan_steps, youtube_steps
 from vosflow.trackers.rde.tracking import Tracking, aggregate
 from vosflow.video import Video
 
-TRACK = Path(__file__).parents[2] / "scripts" / "track.py"
 SMALL = {"mem_every": 2, "top_k": 7}
 
 
@@ -77,8 +68,9 @@ def checkpoint(weights: dict[str, Tensor], tmp_path_factory: pytest.TempPathFact
 
 def run(checkpoint: Checkpoint, video: Video, settings: Settings, computing: Computing | None = None) -> list:
     """[(frame index, probabilities, label map)] and the ids in their order."""
-    network, _ = build_network(checkpoint, settings.mode)
-    tracking = Tracking(network, computing or Computing("cpu"), video, settings)
+    computing = computing or Computing("cpu")
+    network = computing.prepare(build_network(checkpoint, settings.mode)[0])
+    tracking = Tracking(network, computing, video, settings)
     return [
         (index, probabilities, tracking.frame.label_map(probabilities, tracking.ids()), tuple(tracking.object_ids))
         for index, probabilities in tracking.run()
@@ -197,13 +189,18 @@ def test_what_shares_a_call_changes_nothing(computing, prompts, clip, checkpoint
 
 
 def test_threads_change_nothing(clip, checkpoint):
-    expected = run(checkpoint, video_of(clip), Settings(**SMALL))
+    def first_frames() -> list:
+        video = video_of(clip)
+        video.required = ("00001", "00003")  # no further: threads that wait for each other are slow on a busy machine
+        return run(checkpoint, video, Settings(frames="required", **SMALL))
+
+    expected = first_frames()
     torch.set_num_threads(2)
     try:
-        got = run(checkpoint, video_of(clip), Settings(**SMALL))
+        got = first_frames()
     finally:
         torch.set_num_threads(1)
-    assert max((a[1] - b[1]).abs().max() for a, b in zip(expected, got, strict=True)) < 1e-5
+    assert len(got) == 2 and max((a[1] - b[1]).abs().max() for a, b in zip(expected, got, strict=True)) < 1e-5
 
 
 def test_objects_share_fewer_calls_once_memory_runs_out(clip, checkpoint, monkeypatch):
@@ -222,14 +219,15 @@ def test_objects_share_fewer_calls_once_memory_runs_out(clip, checkpoint, monkey
     assert video.remarks == ["out of memory with 3 objects at once: went on with 1"]
 
 
-def test_bfloat16_is_near(clip, checkpoint):
+@pytest.mark.parametrize(
+    "computing", [Computing("cpu", "bfloat16"), Computing("cpu", "bfloat16", 8, 4, True)], ids=["alone", "as on a GPU"]
+)
+def test_bfloat16_is_near(computing, clip, checkpoint):
     settings = Settings(**SMALL)
-    computing = Computing("cpu", "bfloat16")
-    network = computing.prepare(build_network(checkpoint, settings.mode)[0])
     exact = run(checkpoint, video_of(clip), settings)
-    rounded = list(Tracking(network, computing, video_of(clip), settings).run())
-    assert len(rounded) == len(exact) and all(p.dtype == torch.float32 for _, p in rounded)
-    assert max((a[1] - b[1]).abs().mean() for a, b in zip(exact, rounded, strict=True)) < 0.05
+    rounded = run(checkpoint, video_of(clip), settings, computing)
+    assert len(rounded) == len(exact) and all(p.dtype == torch.float32 for _, p, *_ in rounded)
+    assert max((a[1] - b[1]).abs().mean() for a, b in zip(exact, rounded, strict=True)) < 0.01
 
 
 # -- policies
@@ -347,136 +345,3 @@ def test_soft_aggregation_is_that_of_logits():
     masks = torch.cat([torch.rand(3, 4, 50), torch.tensor([0.0, 1.0]).expand(3, 4, 2)], dim=2)
     assert torch.allclose(aggregate(masks), soft_aggregation(masks), atol=1e-6)
     assert torch.allclose(aggregate(masks).sum(0), torch.ones(4, 52))
-
-
-# -- checkpoints
-
-
-def test_the_network_has_the_official_names_and_shapes():
-    """The digest is of the state dict of the authors' network at 548a889: sorted lines of "name (shape)"."""
-    with torch.device("meta"):
-        state = RdeNetwork().state_dict()
-    lines = sorted(f"{name} {tuple(tensor.shape)}" for name, tensor in state.items())
-    assert len(lines) == 435
-    assert hashlib.sha256("\n".join(lines).encode()).hexdigest() == OFFICIAL
-
-
-OFFICIAL = "066627c228609f094ce0ea635741d3434e49940aa3497c1c48cde3327fafb5e3"
-
-
-def stage_0(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """As training stage 0 leaves them: no SAM, no input for the others' masks."""
-    kept = {name: tensor for name, tensor in weights.items() if not name.startswith("mem_compress.")}
-    return {**kept, "value_encoder.conv1.weight": kept["value_encoder.conv1.weight"][:, :4]}
-
-
-def test_weights_of_stage_0_are_refused_by_name_where_sam_is_needed(weights, tmp_path):
-    checkpoint = save_checkpoint(stage_0(weights), tmp_path / "stage_0.pth")
-    with pytest.raises(VosflowError, match="no SAM .* training stage 0") as error:
-        RdeTracker(Settings(), checkpoint, "cpu").load()
-    assert "stage_0.pth" in str(error.value) and "mode: stm" in str(error.value)
-
-
-def test_weights_of_stage_0_are_converted_for_stm(clip, weights, tmp_path):
-    video = video_of(clip)
-    tracker = RdeTracker(Settings(mode="stm", **SMALL), save_checkpoint(stage_0(weights), tmp_path / "s0.pth"), "cpu")
-    masks = dict(tracker.track(video))
-    assert len(masks) == FRAMES and "stage 0 (4 input channels)" in video.remarks[0]
-    zeroed = {**weights, "value_encoder.conv1.weight": weights["value_encoder.conv1.weight"].clone()}
-    zeroed["value_encoder.conv1.weight"][:, 4] = 0
-    same = RdeTracker(Settings(mode="stm", **SMALL), save_checkpoint(zeroed, tmp_path / "zeroed.pth"), "cpu")
-    assert all(np.array_equal(masks[frame], label_map) for frame, label_map in same.track(video_of(clip)))
-
-
-def spoil(weights: dict[str, Tensor], how: str) -> object:
-    name = "mem_compress.value_encoder.non_local.W.weight"
-    return {
-        "one of SAM is missing": {key: tensor for key, tensor in weights.items() if key != name},
-        "another shape": {**weights, name: weights[name][:, :1]},
-        "SE blocks": {**weights, "mem_compress.key_encoder.se.0.weight": torch.zeros(1)},
-        "another network": {"trunk.weight": torch.zeros(1)},
-        "no state dict": {"it": 3, "network": [1, 2]},
-    }[how]
-
-
-@pytest.mark.parametrize(
-    ("how", "words"),
-    [
-        ("one of SAM is missing", "1 missing: mem_compress.value_encoder.non_local.W.weight"),
-        ("another shape", "1 of another shape: mem_compress.value_encoder.non_local.W.weight"),
-        ("SE blocks", "1 unexpected: mem_compress.key_encoder.se.0.weight"),
-        ("another network", "no value_encoder.conv1.weight"),
-        ("no state dict", "does not hold a state dict"),
-    ],
-)
-@pytest.mark.parametrize("mode", ["two-frames-compress", "stm"])
-def test_wrong_weights_are_refused(how, words, mode, weights, tmp_path):
-    checkpoint = save_checkpoint(spoil(weights, how), tmp_path / "wrong.pth")
-    with pytest.raises(VosflowError, match=words) as error:
-        RdeTracker(Settings(mode=mode), checkpoint, "cpu").load()
-    assert "wrong.pth" in str(error.value)
-
-
-def test_a_checkpoint_of_training_is_taken(weights, tmp_path):
-    network, remarks = build_network(save_checkpoint({"it": 7, "network": weights}, tmp_path / "t.pth"), "compress")
-    assert remarks == [] and all(torch.equal(tensor, weights[name]) for name, tensor in network.state_dict().items())
-
-
-def test_a_damaged_file_is_named(tmp_path):
-    path = tmp_path / "half.pth"
-    path.write_bytes(b"PK\x03\x04")
-    with pytest.raises(VosflowError, match="half.pth: the checkpoint is unreadable"):
-        RdeTracker(Settings(), Checkpoint("half", path, ""), "cpu").load()
-
-
-# -- settings, outputs
-
-
-def test_presets_are_the_commands_of_the_authors():
-    values = {p: Settings(preset=p).model_dump() for p in ("davis2017", "davis2016", "youtubevos2019")}
-    assert all((v["mode"], v["speed"]) == ("two-frames-compress", "exact") for v in values.values())
-    assert [(v["mem_every"], v["top_k"]) for v in values.values()] == [(3, 40), (3, 40), (4, 20)]
-    assert [(v["policy"], v["short_side"]) for v in values.values()] == [("davis", None)] * 2 + [("youtube", 480)]
-    assert [v["frames"] for v in values.values()] == ["all", "all", "required"]
-    assert Settings() == Settings(preset="davis2017").model_copy(update={"preset": None}) and Settings().notes() == []
-    assert "but top_k=50" in Settings(preset="davis2016", top_k=50).notes()[0]
-    assert "but" not in Settings(preset="davis2016", top_k=40).notes()[0]
-
-
-@pytest.mark.parametrize("wrong", [{"preset": "davis"}, {"mode": "exact"}, {"mem_every": 0}, {"top_k": 2.5}])
-def test_wrong_settings_are_refused(wrong):
-    with pytest.raises(ValidationError):
-        Settings(**wrong)
-
-
-def test_one_png_per_object(clip, checkpoint):
-    video = video_of(clip)
-    label_maps = dict(RdeTracker(Settings(**SMALL), checkpoint, "cpu").track(video))
-    video.layout = "per_object"
-    for frame, masks in RdeTracker(Settings(**SMALL), checkpoint, "cpu").track(video):
-        assert set(masks) == set(OBJECTS)
-        assert all(np.array_equal(mask, label_maps[frame] == k) for k, mask in masks.items())
-
-
-def test_the_engine_takes_the_required_frames_alone(clip, checkpoint, tmp_path):
-    whole = folder_manifest(clip / "frames", clip / "late", late_objects=True)
-    required = ("00000", "00004", "00007")
-    manifest = replace(whole, videos=(replace(whole.videos[0], required=required),))
-    settings = {"preset": "youtubevos2019", "short_side": 40, **SMALL}
-    method = Method.of("rde", settings, {"id": "narrow", "path": str(checkpoint.path)})
-    track_videos(method, manifest, ["clip"], tmp_path)
-    assert tuple(path.stem for path in sorted((tmp_path / "masks" / "clip").iterdir())) == required
-    assert manifest.tracking_view("clip") != whole.tracking_view("clip")  # or the finished masks would stay
-
-
-def test_track_by_hand(clip, checkpoint, tmp_path):
-    command = [sys.executable, str(TRACK), "--tracker", "rde", "--checkpoint", str(checkpoint.path), "--device", "cpu"]
-    command += ["--base_video_dir", str(clip / "frames"), "--input_mask_dir", str(clip / "together")]
-    command += ["--output_mask_dir", str(tmp_path / "masks")]
-    command += ["--set", "preset=davis2017", "--set", "mode=gt-compress", "--set", "mem_every=2", "--set", "top_k=7"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert "preset davis2017" in done.stderr and "mode=gt-compress" in done.stderr
-    settings = Settings(mode="gt-compress", **SMALL)
-    for frame, label_map in RdeTracker(settings, replace(checkpoint), "cpu").track(video_of(clip)):
-        assert np.array_equal(read_label_map(tmp_path / "masks" / "clip" / f"{frame}.png")[0], label_map)

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from safetensors.torch import save_file
@@ -190,6 +190,7 @@ def test_a_spline_can_turn_and_stretch():
     assert np.allclose(where[:, :, 0], np.tile((np.arange(10) + 0.5) * 0.5 - 0.5, (10, 1)), atol=1e-4)
 
 
+@settings(deadline=None, max_examples=40)
 @given(st.integers(0, 2**32 - 1), st.floats(0.5, 1.0))
 def test_perturbed_masks_differ_but_not_much(seed, lowest):
     mask = np.zeros((40, 50), bool)
@@ -206,6 +207,7 @@ def test_an_empty_mask_stays_empty():
     assert not perturb_mask(np.zeros((9, 9), bool), np.random.default_rng(0), 0.9).any()
 
 
+@settings(deadline=None, max_examples=40)
 @given(st.integers(0, 1000), st.integers(20, 90), st.integers(20, 90))
 def test_random_boxes_lie_in_the_image(seed, width, height):
     top, left, h, w = random_box((width, height), np.random.default_rng(seed), (0.36, 1.0))
@@ -294,6 +296,7 @@ def test_batches_of_still_images_and_of_clips(static, videos):
         assert set(batch.noisy.unique().tolist()) <= {0.0, 1.0}
 
 
+@settings(deadline=None, max_examples=40)
 @given(st.integers(0, 10_000), st.integers(3, 30), st.integers(1, 25), st.sampled_from([1, 5]))
 def test_frames_of_a_clip_are_in_order_and_not_too_far_apart(seed, frames, jump, step):
     files = [(Path(f"{t}.jpg"), Path(f"{t}.png")) for t in range(frames)]

@@ -643,6 +643,15 @@ def test_filmstrips_of_the_per_object_layout(tmp_path):
         filmstrips.make_filmstrips([results.load_run(path)])
 
 
+def test_strips_show_frames_that_a_submission_must_hold():
+    """A tracker may leave out the others."""
+    names = tuple(f"{time:05d}" for time in range(9))
+    entry = VideoEntry("bear", ImageFolder("bear", ".jpg", names), 8, 8, (1,), (), required=names[::4])
+    unscored = [SimpleNamespace(frame_scores={})]
+    assert filmstrips._chosen_frames(entry, unscored) == [0, 4, 8]
+    assert len(filmstrips._chosen_frames(replace(entry, required=()), unscored)) == filmstrips.FRAMES
+
+
 def test_frames_before_the_first_prompt_need_no_prediction(tmp_path):
     clip = moving_squares(1)
     manifest = make_dataset(tmp_path, {"a": clip})

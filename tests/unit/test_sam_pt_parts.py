@@ -16,7 +16,7 @@ from vosflow.method import Method
 from vosflow.trackers.sam_pt.clip import Clip, working_size
 from vosflow.trackers.sam_pt.merging import Merger, resize_mask
 from vosflow.trackers.sam_pt.parts import POINT_TRACKERS, SAMS, load_part
-from vosflow.trackers.sam_pt.prompting import Prediction, tight_boxes
+from vosflow.trackers.sam_pt.prompting import Prediction, Prompter, tight_boxes
 from vosflow.trackers.sam_pt.queries import PointSampler, generator, kmedoids, sample
 from vosflow.trackers.sam_pt.reinit import choose_frames
 from vosflow.trackers.sam_pt.settings import Settings
@@ -127,6 +127,19 @@ def test_boxes_are_tight(seed, share):
         y, x = np.nonzero(mask)
         if len(y):
             assert box == [x.min(), y.min(), x.max(), y.max()]
+
+
+@pytest.mark.parametrize(("most", "others"), [(None, 16), (3, 3), (0, 0)])
+def test_points_of_other_objects_are_negative_ones(most, others):
+    """At most so many as wished, drawn at random, but the same ones each time."""
+    positions = np.arange(3 * 9 * 2, dtype=np.float32).reshape(3, 9, 2)
+    visibility = np.ones((3, 9), np.int8)
+    prompter = Prompter(None, Settings(**TOY, max_other_objects_positive_points=most), None, "a")
+    prompt, again = (prompter._prompt(0, positions, visibility, 1) for _ in range(2))
+    assert prompt.positives == 8 and len(prompt.points) == 9 + others
+    assert (prompt.points[:9] == positions[1]).all() and (prompt.points == again.points).all()
+    foreign = {tuple(point) for k in (0, 2) for point in positions[k, :8]}
+    assert {tuple(point) for point in prompt.points[9:]} <= foreign
 
 
 def areas(*rows: list[int]) -> np.ndarray:

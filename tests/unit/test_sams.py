@@ -166,13 +166,13 @@ def test_proposals_are_those_of_the_authors(name, tmp_path):
     tiny_sams.make_confident(theirs)
     ours = own_sam(name, tiny_sams.save(theirs, tmp_path / "sam.pth"))
     records = tiny_sams.package.SamAutomaticMaskGenerator(theirs).generate(FRAME)
-    proposals = ours.propose(FRAME, 1000)
     assert len(records) > (20 if name == "vit_h" else 0)  # HQ-SAM draws one that most points agree on
-    assert 0 < proposals.masks.mean() < 0.6
+    proposals = ours.propose(FRAME, 20)
     assert (np.diff(proposals.scores) <= 0).all() and proposals.scores.dtype == np.float32
-    assert proposals.masks.shape == (len(records), *SIZE) and proposals.masks.dtype == bool
-    assert (np.array([record["segmentation"] for record in records]) != proposals.masks).mean() < 0.01
-    assert np.array_equal(ours.propose(FRAME, 2).masks, proposals.masks[:2])
+    expected = np.array([record["segmentation"] for record in records[:20]])
+    assert proposals.masks.shape == expected.shape and proposals.masks.dtype == bool
+    assert 0 < proposals.masks.mean() < 0.6 and (proposals.masks != expected).mean() < 0.01
+    np.testing.assert_allclose(proposals.scores, [one["predicted_iou"] for one in records[:20]], atol=1e-5)
 
 
 def test_nothing_to_propose(vit):

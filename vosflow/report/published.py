@@ -26,10 +26,12 @@ METRICS = {
 """The column of global_results.csv for each metric; those that a run's protocol does not compute are passed over."""
 
 SAM2_AS_PUBLISHED = {"num_maskmem": (TRAINED_NUM_MASKMEM,), "image_size": (TRAINED_IMAGE_SIZE,)}
-SAME_METHOD = ("precision", "mode", "preset", "seed")
+SAME_METHOD = ("precision", "speed", "preset", "frames", "seed")
+SPEEDS = ("exact", "fast")  # of most trackers' `mode`; that of RDE-VOS is another method for each value
 AS_PUBLISHED = {"sam2": SAM2_AS_PUBLISHED, "sam2long": SAM2_AS_PUBLISHED}
 """Values that say aloud what the released networks do anyway: they change no method, nor do those of SAME_METHOD,
-whatever they are (a preset only names the values of other settings, published numbers are means over seeds)."""
+whatever they are (a preset only names the values of other settings, what frames masks are given of changes none of
+them, published numbers are means over seeds), and SPEEDS."""
 
 TOLERANCE = 0.005
 """How far two runs of the same weights may be apart, as a fraction: the re-runs of SAM 2 on SA-V test by the authors of
@@ -98,7 +100,7 @@ def _method_settings(run: RunResult) -> dict:
     return {
         name: value
         for name, value in run.changed_settings.items()
-        if name not in SAME_METHOD and value not in stated.get(name, ())
+        if name not in SAME_METHOD and value not in (*stated.get(name, ()), *SPEEDS)
     }
 
 

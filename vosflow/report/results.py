@@ -117,8 +117,9 @@ class RunResult:
 
     @property
     def mode(self) -> str:
-        """The tracker's mode ("exact", "fast"), or "" where it has none."""
-        return self.description["settings"].get("mode", "")
+        """The tracker's mode ("exact", "fast"), which RDE-VOS calls its speed, or "" where it has none."""
+        settings = self.description["settings"]
+        return settings.get("speed", settings.get("mode", ""))
 
     @property
     def slowest(self) -> float:

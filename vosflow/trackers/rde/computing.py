@@ -45,8 +45,11 @@ class Computing:
             if network.mem_compress is not None:
                 network.mem_compress.key_encoder.float()
                 network.mem_compress.compress_key.float()
-        layout = torch.channels_last if self.channels_last else torch.preserve_format
-        return network.to(self.device, memory_format=layout)
+        network.to(self.device)
+        if self.channels_last:
+            for weight in (weight for weight in network.parameters() if weight.ndim == 4):
+                weight.data = weight.data.contiguous(memory_format=torch.channels_last)
+        return network
 
     @contextlib.contextmanager
     def computing(self) -> Iterator[None]:

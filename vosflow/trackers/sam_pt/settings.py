@@ -85,7 +85,7 @@ class Settings(TrackerSettings):
     preset: Literal["paper", "head"] = "paper"
     compat: Literal["published", "fixed"] = "published"
     point_tracker: str = "pips"
-    point_tracker_settings: dict[str, Any] = Field(default_factory=lambda: _complete("pips", {}))
+    point_tracker_settings: dict[str, Any] = Field(default_factory=dict)
     sam: str = "vit_h"
     positive_points_per_mask: int = Field(8, strict=True, ge=1)
     negative_points_per_mask: int = Field(1, strict=True, ge=0)
@@ -168,9 +168,9 @@ class Settings(TrackerSettings):
             "Random numbers are drawn for each object of each video by itself (seed "
             f"{self.seed}), so that order and shards change nothing; the authors draw them one after another, so that "
             "equal seeds do not give equal points.",
-            "Frames are those of the dataset enlarged or reduced to "
-            + (f"{self.size} pixels on the shortest side" if self.size else f"{self.longest_size} on the longest side")
-            + "; of DAVIS the Full-Resolution images, if the manifest has them, as the authors read.",
+            f"Frames are worked on at {self.size} pixels on the shortest side."
+            if self.size
+            else f"Frames are worked on at {self.longest_size} pixels on the longest side.",
         ]
         if self.compat == "fixed":
             notes.append("compat fixed mends defects of the authors' code; no published number was made so.")

@@ -66,7 +66,13 @@ class Samples(Dataset):
 
     def measured(self) -> list[Sample]:
         """One sample of each held-out unit, always the same: a crop as in training, masks without errors."""
-        return [self._measured(unit, index) for index, (unit, _) in enumerate(self.held_out)]
+        found = []
+        for index, (unit, _) in enumerate(self.held_out):
+            try:
+                found.append(self._measured(unit, index))
+            except VosflowError as error:
+                self._skip(error)
+        return found
 
     def unit(self, position: int) -> object:
         """What is drawn from at a position: each epoch has an order of its own."""
@@ -81,11 +87,15 @@ class Samples(Dataset):
             try:
                 return self._sample(unit, rng, position)
             except VosflowError as error:
-                if not self._settings.skip_unreadable:
-                    raise
-                print(f"skipped: {error.path}: {error.problem}", file=sys.stderr, flush=True)
+                self._skip(error)
                 unit = self._epoch[int(rng.integers(len(self._epoch)))]
         return self._sample(unit, rng, position)
+
+    def _skip(self, error: VosflowError) -> None:
+        """Say what is left out; raises the error if nothing may be."""
+        if not self._settings.skip_unreadable:
+            raise error
+        print(f"skipped: {error.path}: {error.problem}", file=sys.stderr, flush=True)
 
     def _sample(self, unit: object, rng: np.random.Generator, position: int) -> Sample:
         crop = self._settings.crop

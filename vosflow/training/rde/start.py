@@ -16,7 +16,6 @@ from vosflow.training.rde.settings import StageSettings
 
 STEM = "value_encoder.conv1.weight"
 COMPRESSION = "mem_compress."
-SCORE_SPREAD = 2.0  # standard deviation of the scores of random keys, before the softmax
 BIASES = ("conv1.bias", "conv2.bias", "downsample.0.bias")  # of the value encoder alone
 
 
@@ -141,10 +140,7 @@ def _randomise_resnet(part: nn.Module) -> None:
 
 @torch.no_grad()
 def _calibrate(network: RdeNetwork, batches: Iterable[Batch]) -> None:
-    """Give batch normalisation the mean statistics of some batches, and keys a size from which they can be learned.
-
-    Scores of random keys are so far apart that each place reads from one or two others, and others get no gradient.
-    """
+    """Give batch normalisation the mean statistics of some batches."""
     layers = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
     for layer in layers:
         layer.reset_running_stats()
@@ -156,9 +152,6 @@ def _calibrate(network: RdeNetwork, batches: Iterable[Batch]) -> None:
     for layer in layers:
         layer.momentum = 0.1
     network.eval()
-    keys = network.encode_frames(batch.images[:, 0]).key.flatten(2)  # [B, K, h w]
-    scores = torch.cdist(keys.mT, keys.mT).square() / keys.shape[1] ** 0.5
-    network.key_proj.key_proj.weight.mul_((SCORE_SPREAD / scores.std()).sqrt())
 
 
 def _unfitting(path: str | Path, how: str, width: int) -> VosflowError:

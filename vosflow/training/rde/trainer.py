@@ -75,6 +75,7 @@ class StageTraining:
         self.iteration = 0
         self.rows: list[dict[str, float]] = []
         self._recent: list[dict[str, float]] = []
+        self._broken = 0  # losses that were not finite, one after the other
         self._sets = [read_set(part.kind, part.root) for part in plan.sets]
         network = self._begin().to(group.device).eval()  # batch normalisation stays as it is, also in training
         self.step = TrainingPass(network, settings)
@@ -218,7 +219,7 @@ class StageTraining:
         return {"held_out_J": measure(self.step, samples, self.settings.batch_size, self.group.device)}
 
     def _check(self, loss: float) -> None:
-        self._broken = 0 if np.isfinite(loss) else getattr(self, "_broken", 0) + 1
+        self._broken = 0 if np.isfinite(loss) else self._broken + 1
         if self._broken > (BROKEN_STEPS if self.scaler.is_enabled() else 0):
             raise VosflowError(
                 f"the loss is {loss} in iteration {self.iteration} of stage {self.plan.stage}",

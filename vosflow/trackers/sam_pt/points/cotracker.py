@@ -120,7 +120,7 @@ class CoTracker:
             told = next((published for published in PUBLISHED.values() if name.endswith(published)), wanted)
             if told != wanted:
                 raise VosflowError(
-                    f"weights called {name} with stride {self.settings.stride}, window_length "
+                    f"the weights are called {name}, but the settings say stride {self.settings.stride}, window_length "
                     f"{self.settings.window_length}",
                     path=self.checkpoint.path,
                     expected=f"weights of cotracker_{wanted}",

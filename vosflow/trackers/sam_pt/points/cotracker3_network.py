@@ -52,8 +52,8 @@ class CoTracker3Network(nn.Module):
         """Follow points forwards through a clip.
 
         Points that are given later take part in every window, too, with nothing to look for, as in the online mode of
-        the authors' code. A point that was given before the second half of a window starts the next window from where
-        this one left it. Windows before the first point are left out, as nothing of them is kept.
+        the authors' code. Points of an earlier window start from where it left the half that is shared, in the other
+        half from its last frame. Windows before the first point are left out, as nothing of them is kept.
 
         Args:
             read_maps: gives the features of S frames, as of `encode`, [S, h, w, C].

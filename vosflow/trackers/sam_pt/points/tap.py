@@ -9,20 +9,49 @@ Sources: Doersch et al., TAP-Vid (arXiv 2211.03726) and TAPIR (arXiv 2306.08637)
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from vosflow.trackers.sam_pt.clip import Clip
+from vosflow.trackers.sam_pt.points.base import Tracks
+
 SIDE = 256  # of a frame as the networks see it
 RADIUS = 5  # cells around the maximum of a heat map that are averaged
 FRAMES_AT_ONCE = 16  # bounds memory; frames do not influence each other where it is used
+POINTS_AT_ONCE = 64  # the same, for points
 
 
 def prepare_frame(frame: np.ndarray, device: str) -> Tensor:
     """A frame uint8 RGB [H, W, 3] as float32 [1, 3, 256, 256] in [-1, 1], bilinear with antialiasing."""
     pixels = torch.tensor(frame, device=device).permute(2, 0, 1)[None] / 255
     return functional.interpolate(pixels, (SIDE, SIDE), mode="bilinear", antialias=True) * 2 - 1
+
+
+def follow(
+    clip: Clip, queries: np.ndarray, find: Callable[[Tensor], tuple[Tensor, Tensor]], threshold: float, device: str
+) -> Tracks:
+    """Tracks of query points, some at a time.
+
+    Args:
+        queries: float32 [N, 3], (frame, x, y) in pixels of the clip.
+        find: from queries [n, 3] in pixels of the 256 x 256 frames to positions [n, T, 2] in these pixels, and
+            probabilities [n, T] of being visible.
+        threshold: a point is visible where its probability is above it.
+    """
+    scale = SIDE / np.array([clip.width, clip.height], np.float32)
+    positions = np.empty((len(clip), len(queries), 2), np.float32)
+    visible = np.empty((len(clip), len(queries)), bool)
+    for start in range(0, len(queries), POINTS_AT_ONCE):
+        points = slice(start, start + POINTS_AT_ONCE)
+        scaled = np.concatenate([queries[points, :1], queries[points, 1:] * scale], 1, dtype=np.float32)
+        found, probabilities = find(torch.from_numpy(scaled).to(device))
+        positions[:, points] = found.transpose(0, 1).cpu().numpy() / scale
+        visible[:, points] = (probabilities > threshold).T.cpu().numpy()
+    return Tracks(positions, visible)
 
 
 def pad_same(images: Tensor, kernel: int) -> Tensor:

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
     from vosflow.artefacts import Artefacts
 
-POINTS_AT_ONCE = 64  # bounds memory; points do not influence each other
-
 
 class TapNetSettings(PointTrackerSettings):
     """TapNet's settings, with the defaults of SAM-PT.
@@ -61,24 +59,17 @@ class TapNet:
 
     def track(self, clip: Clip, queries: np.ndarray, artefacts: Artefacts) -> Tracks:
         """See `PointTracker.track`. On its own frame a point is where its query is."""
-        import torch
-
         from vosflow.trackers.sam_pt.points.networks import float32
-        from vosflow.trackers.sam_pt.points.tap import SIDE
+        from vosflow.trackers.sam_pt.points.tap import follow
 
-        scale = SIDE / np.array([clip.width, clip.height], np.float32)
-        positions = np.empty((len(clip), len(queries), 2), np.float32)
-        visible = np.empty((len(clip), len(queries)), bool)
         with float32(self.device):
             features = self._encode(clip, artefacts)
-            for start in range(0, len(queries), POINTS_AT_ONCE):
-                points = slice(start, start + POINTS_AT_ONCE)
-                scaled = np.concatenate([queries[points, :1], queries[points, 1:] * scale], 1, dtype=np.float32)
-                found, logits = self._network.track(features, torch.from_numpy(scaled).to(self.device))
-                positions[:, points] = found.transpose(0, 1).cpu().numpy() / scale
-                seen = 1 - logits[..., 0].sigmoid() > self.settings.visibility_threshold
-                visible[:, points] = seen.T.cpu().numpy()
-        return Tracks(positions, visible)
+
+            def find(points: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+                positions, logits = self._network.track(features, points)
+                return positions, 1 - logits[..., 0].sigmoid()
+
+            return follow(clip, queries, find, self.settings.visibility_threshold, self.device)
 
     def _encode(self, clip: Clip, artefacts: Artefacts) -> torch.Tensor:
         """Features of all frames, on the device: [T, 32, 32, 256]. Those of the last clip are kept: the next call may

@@ -7,7 +7,6 @@ attention, which is 8 in all published ones, and the offset in layer normalisati
 from __future__ import annotations
 
 import functools
-import re
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -108,7 +107,7 @@ def identify(shapes: Shapes) -> Kind:
         sizes = _tiny_vit_sizes(shapes)
         return Kind(family, "TinyViT", PUBLISHED.get((tuple(sizes["embed_dims"]), tuple(sizes["depths"]))))
     channels = shapes["image_encoder.pos_embed"][3]
-    return Kind(family, "ViT", PUBLISHED.get((channels, _count(shapes, r"image_encoder\.blocks\.(\d+)\."))))
+    return Kind(family, "ViT", PUBLISHED.get((channels, _count(shapes, "image_encoder.blocks."))))
 
 
 def build(shapes: Shapes) -> Sam:
@@ -116,11 +115,11 @@ def build(shapes: Shapes) -> Sam:
     package = _package()
     if "image_encoder.pos_embed" in shapes:
         encoder = _vit(package.ImageEncoderViT, shapes)
+        side = shapes["image_encoder.pos_embed"][1]
     else:
         encoder = package.TinyViT(img_size=TINY_VIT_IMAGE_SIZE, drop_path_rate=0.0, **_tiny_vit_sizes(shapes))
-        encoder.img_size = TINY_VIT_IMAGE_SIZE
+        side = TINY_VIT_IMAGE_SIZE // 16
     channels = shapes["mask_decoder.iou_token.weight"][1]
-    side = encoder.img_size // 16
     with torch.device("meta"):
         prompt_encoder = package.PromptEncoder(
             embed_dim=channels,
@@ -134,7 +133,7 @@ def build(shapes: Shapes) -> Sam:
 
 def _vit(build: Callable[..., nn.Module], shapes: Shapes) -> nn.Module:
     _, side, _, channels = shapes["image_encoder.pos_embed"]
-    blocks = _count(shapes, r"image_encoder\.blocks\.(\d+)\.")
+    blocks = _count(shapes, "image_encoder.blocks.")
     patch = shapes["image_encoder.patch_embed.proj.weight"][2]
     # A table of relative positions has 2 s - 1 rows for attention over s x s tokens.
     spans = [(shapes[f"image_encoder.blocks.{i}.attn.rel_pos_h"][0] + 1) // 2 for i in range(blocks)]
@@ -158,14 +157,14 @@ def _vit(build: Callable[..., nn.Module], shapes: Shapes) -> nn.Module:
 
 def _tiny_vit_sizes(shapes: Shapes) -> dict[str, list[int]]:
     """Channels, blocks, heads and windows of the four stages. The first one has convolutions only."""
-    stages = range(_count(shapes, r"image_encoder\.layers\.(\d+)\."))
+    stages = range(_count(shapes, "image_encoder.layers."))
     biases = [shapes[f"image_encoder.layers.{i}.blocks.0.attn.attention_biases"] for i in stages[1:]]
     return {
         "embed_dims": [
             shapes["image_encoder.layers.0.blocks.0.conv1.c.weight"][1],
             *(shapes[f"image_encoder.layers.{i}.blocks.0.attn.norm.weight"][0] for i in stages[1:]),
         ],
-        "depths": [_count(shapes, rf"image_encoder\.layers\.{i}\.blocks\.(\d+)\.") for i in stages],
+        "depths": [_count(shapes, f"image_encoder.layers.{i}.blocks.") for i in stages],
         "num_heads": [1, *(heads for heads, _ in biases)],
         # one bias per pair of distances, (0 ... window - 1) in x and y
         "window_sizes": [1, *(round(distances**0.5) for _, distances in biases)],
@@ -174,7 +173,7 @@ def _tiny_vit_sizes(shapes: Shapes) -> dict[str, list[int]]:
 
 def _decoder(package: object, shapes: Shapes, channels: int) -> nn.Module:
     transformer = package.TwoWayTransformer(
-        depth=_count(shapes, r"mask_decoder\.transformer\.layers\.(\d+)\."),
+        depth=_count(shapes, "mask_decoder.transformer.layers."),
         embedding_dim=channels,
         num_heads=DECODER_HEADS,
         mlp_dim=shapes["mask_decoder.transformer.layers.0.mlp.lin1.weight"][0],
@@ -184,7 +183,7 @@ def _decoder(package: object, shapes: Shapes, channels: int) -> nn.Module:
         "transformer_dim": channels,
         "transformer": transformer,
         "num_multimask_outputs": shapes["mask_decoder.mask_tokens.weight"][0] - 1,
-        "iou_head_depth": _count(shapes, r"mask_decoder\.iou_prediction_head\.layers\.(\d+)\."),
+        "iou_head_depth": _count(shapes, "mask_decoder.iou_prediction_head.layers."),
         "iou_head_hidden_dim": shapes["mask_decoder.iou_prediction_head.layers.0.weight"][0],
     }
     if HQ_TOKEN not in shapes:
@@ -192,17 +191,24 @@ def _decoder(package: object, shapes: Shapes, channels: int) -> nn.Module:
     return package.MaskDecoderHQ(**sizes, vit_dim=shapes["mask_decoder.compress_vit_feat.0.weight"][0])
 
 
-def _count(shapes: Shapes, numbered: str) -> int:
-    """How many numbers there are where `numbered` has its group. Raises KeyError if there is none."""
-    numbers = {int(match[1]) for name in shapes if (match := re.match(numbered, name))}
+def _count(shapes: Shapes, prefix: str) -> int:
+    """How many numbers follow `prefix` in the names of parameters. Raises KeyError if there is none."""
+    numbers = {name.removeprefix(prefix).partition(".")[0] for name in shapes if name.startswith(prefix)}
     if not numbers:
-        raise KeyError(numbered)
+        raise KeyError(prefix + "0")
     return len(numbers)
 
 
 def _package() -> object:
     """The package's networks. Its TinyViT imports timm by outdated names, and registers its sizes there anew."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        import segment_anything_hq.modeling as package
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            import segment_anything_hq.modeling as package
+    except ImportError as error:
+        raise VosflowError(
+            f"the package segment-anything-hq, which holds the networks of all SAMs, cannot be imported ({error})",
+            expected="the environment of envs/, which has it, and timm",
+            remedy="install both as envs/requirements-no-deps.txt says",
+        ) from error
     return package
