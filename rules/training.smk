@@ -41,6 +41,7 @@ rule train_rde_stage:
         stage=r"\d",
     conda:
         CONDA
+    priority: 1  # later stages wait for it, and tracking with its weights does not
     threads: lambda wildcards: stage_of(wildcards).threads
     resources:
         gpu=lambda wildcards: stage_of(wildcards).gpus,

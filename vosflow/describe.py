@@ -31,8 +31,8 @@ def describe_run(description: Mapping[str, object], manifest: Manifest, manifest
         description: dataset, split, run, tracker, settings, swept, checkpoint, scored, notes.
 
     Returns:
-        The content of run.json. Speed is total frames by total seconds of tracking (decoding and writing included,
-        loading of weights not); memory is the largest peak of any video.
+        The content of run.json. Speed is total frames with masks by total seconds of tracking (decoding and writing
+        included, loading of weights not); memory is the largest peak of any video.
 
     Raises:
         VosflowError: a video of the manifest has no record.
@@ -50,7 +50,7 @@ def describe_run(description: Mapping[str, object], manifest: Manifest, manifest
             )
         records.append(record)
     seconds = sum(record["seconds"] for record in records)
-    frames = sum(record["frames"] for record in records)
+    given = sum(record["given"] for record in records)
     provenance = _joined({**record["provenance"], **_weights(record["weights"])} for record in records)
     return {
         "format": FORMAT,
@@ -64,10 +64,10 @@ def describe_run(description: Mapping[str, object], manifest: Manifest, manifest
         "videos": [{fact: record[fact] for fact in VIDEO_FACTS} for record in records],
         "totals": {
             "videos": len(records),
-            "frames": frames,
+            "frames": sum(record["frames"] for record in records),
             "objects": sum(record["objects"] + record.get("proposed", 0) for record in records),
             "seconds": seconds,
-            "frames_per_second": frames / seconds if seconds else None,
+            "frames_per_second": given / seconds if seconds else None,
             "peak_memory_bytes": max((record["peak_memory_bytes"] for record in records), default=None),
             "artefacts": _counted(record.get("artefacts", {}) for record in records),
         },

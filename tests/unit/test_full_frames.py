@@ -8,7 +8,7 @@ import pytest
 
 from tests.unit.trees import HEIGHT, WIDTH, make_davis2016_tree, make_davis_tree, save_frame
 from vosflow.config import parse_config
-from vosflow.datasets import build_manifest
+from vosflow.datasets import build_manifest, imports
 from vosflow.engine import track_videos
 from vosflow.errors import VosflowError
 from vosflow.manifest import load_manifest, save_manifest
@@ -97,3 +97,10 @@ def test_they_are_fetched_for_who_reads_them(tmp_path):
     make_full(tmp_path / "datasets/davis2017/trainval-full/DAVIS")
     manifest = build_manifest("davis2017", "val", source.root, lists=source.lists)
     assert Video.of(manifest, "cows").read_full_frame(0).shape[0] == 3 * HEIGHT
+
+
+def test_a_folder_with_both_is_imported_as_both(tmp_path, monkeypatch):
+    monkeypatch.setattr(imports, "_import_folders", lambda folders, dataset, data: sorted(folders))
+    davis = make_full(make_davis_tree(tmp_path / "DAVIS"))
+    found = imports.import_dataset(davis, "davis2017", None, tmp_path / "data", tmp_path / "locks")
+    assert found == ["trainval-480p", "trainval-full"]

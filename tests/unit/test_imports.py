@@ -141,7 +141,7 @@ def test_archive_is_linked_and_recorded(tmp_path, take):
     assert os.readlink(place) == str(archive) and "no hash is published, so this one is recorded" in line
     assert place.with_name(place.name + ".fetched").exists()
     assert (tmp_path / "data/locks" / f"{place.name}.json").exists()
-    (row,) = catalog_rows(tmp_path / "data", "davis2017 trainval")
+    (row,) = catalog_rows(tmp_path / "data", "davis2017 trainval-480p")
     assert row.here == "imported"
 
 
@@ -158,7 +158,7 @@ def test_archive_under_another_name(tmp_path, take):
     archive = zip_of(davis(tmp_path / "DAVIS"), tmp_path / "mine.zip")
     with pytest.raises(VosflowError, match="called like no archive of davis2017") as caught:
         take(archive)
-    assert "--archive with one of trainval-480p, test-dev-480p" in caught.value.remedy
+    assert "--archive with one of trainval-480p, trainval-full, test-dev-480p, test-dev-full" in caught.value.remedy
     take(archive, "davis2017", "trainval-480p")
     assert (tmp_path / "data/downloads/DAVIS-2017-trainval-480p.zip").exists()
 

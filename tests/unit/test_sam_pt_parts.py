@@ -106,16 +106,16 @@ def test_lab_is_that_of_opencv():
 
 
 def test_points_on_other_patches_are_left_out_from_there_on():
-    """The point's surroundings change on frames 1 and 4; it was given on frame 2."""
-    frames = np.full((6, 20, 20, 3), 40, np.uint8)
-    frames[[1, 4]] = 250
-    visibility = np.ones((6, 2), np.int8)
-    visibility[4, 1] = Visibility.HIDDEN
-    queries = np.array([[2, 10, 10], [2, 5, 5]], np.float32)
-    positions = np.broadcast_to(queries[None, :, 1:], (6, 2, 2))
+    """The points' surroundings change on frames 1, 2 and 6; they were given on frame 4."""
+    frames = np.full((8, 20, 20, 3), 40, np.uint8)
+    frames[[1, 2, 6]] = 250
+    visibility = np.ones((8, 2), np.int8)
+    visibility[6, 1] = Visibility.HIDDEN
+    queries = np.array([[4, 10, 10], [4, 5, 5]], np.float32)
+    positions = np.broadcast_to(queries[None, :, 1:], (8, 2, 2))
     mark_differing_patches(visibility, positions, Clip.of_array(frames), queries, size=3, threshold=0.01, as_bgr=False)
-    assert visibility[:, 0].tolist() == [-4, -3, 1, 1, -3, -4]
-    assert visibility[:, 1].tolist() == [-4, -3, 1, 1, 0, 1], "a hidden point is not compared"
+    assert visibility[:, 0].tolist() == [-4, -4, -3, 1, 1, 1, -3, -4]
+    assert visibility[:, 1].tolist() == [-4, -4, -3, 1, 1, 1, 0, 1], "a hidden point is not compared"
 
 
 @given(st.integers(0, 2**32 - 1), st.floats(0, 1))

@@ -144,8 +144,9 @@ def _extracted_archives(given: Path, archives: Mapping[str, Archive]) -> dict[st
         VosflowError: it may be one or another: inside, `train` and `valid` look alike.
     """
     found = {name: place for name, facts in archives.items() if (place := _extracted(given, name, facts)) is not None}
-    for top in {top for top, inner in found.values() if inner}:
-        alike = {name: inner for name, (other, inner) in found.items() if other == top and inner}
+    places = {name: (top, _frames_below(archives[name], inner)) for name, (top, inner) in found.items() if inner}
+    for top, frames in set(places.values()):
+        alike = {name: found[name][1] for name, place in places.items() if place == (top, frames)}
         called = [name for name, inner in alike.items() if PurePosixPath(inner).name == top.name]
         if len(alike) > 1 and len(called) != 1:
             raise VosflowError(
@@ -159,6 +160,11 @@ def _extracted_archives(given: Path, archives: Mapping[str, Archive]) -> dict[st
     for name, (top, inner) in found.items():
         _check_not_another(name, top, inner, archives)
     return found
+
+
+def _frames_below(facts: Archive, inner: str) -> PurePosixPath:
+    """What distinguishes archives of one layout: the first thing an archive holds, seen from its folder `inner`."""
+    return PurePosixPath(facts.holds[0]).relative_to(inner)
 
 
 def _check_not_another(name: str, top: Path, inner: str, archives: Mapping[str, Archive]) -> None:
