@@ -39,9 +39,9 @@ rule train_rde_stage:
     wildcard_constraints:
         training=study.training_pattern(gpus=True),
         stage=r"\d",
+    priority: 1  # later stages wait for it, and tracking with its weights does not
     conda:
         CONDA
-    priority: 1  # later stages wait for it, and tracking with its weights does not
     threads: lambda wildcards: stage_of(wildcards).threads
     resources:
         gpu=lambda wildcards: stage_of(wildcards).gpus,

@@ -50,7 +50,7 @@ def describe_run(description: Mapping[str, object], manifest: Manifest, manifest
             )
         records.append(record)
     seconds = sum(record["seconds"] for record in records)
-    given = sum(record["given"] for record in records)
+    given = sum(record.get("given", record["frames"]) for record in records)  # older records lack it
     provenance = _joined({**record["provenance"], **_weights(record["weights"])} for record in records)
     return {
         "format": FORMAT,

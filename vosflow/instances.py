@@ -5,7 +5,8 @@
                                      {"scores": {object id: score}}
     results.json                     the format of YouTube-VIS, see `vosflow.evaluation.instances`
 
-Run lengths are the compressed ones of pycocotools. An object without a pixel is left out of a frame.
+Run lengths are the compressed ones of pycocotools. An object without a pixel is left out of a frame; one that has none
+on any frame is a result all the same if its tracker scored it, as in the evaluation of Mask2Former and SAM-PT.
 """
 
 from __future__ import annotations
@@ -40,7 +41,6 @@ class InstanceWriter(VideoWriter):
         super().__init__(folder, video, waiting=FRAMES_WAITING, threads=1)
         self._size = {"height": height, "width": width}
         self._scores = scores
-        self.objects: set[int] = set()
 
     def __enter__(self) -> InstanceWriter:
         super().__enter__()
@@ -50,14 +50,13 @@ class InstanceWriter(VideoWriter):
     def write(self, frame: str, masks: Mapping[int, np.ndarray]) -> None:
         """Write one frame, {object id: bool [H, W]}."""
         present = {object_id: mask for object_id, mask in masks.items() if mask.any()}
-        self.objects |= present.keys()
         # In Fortran order, as pycocotools wants it; this is the copy, too.
         copies = {object_id: np.array(mask, np.uint8, order="F") for object_id, mask in sorted(present.items())}
         self._behind.call(self._append_frame, frame, copies)
 
     def __exit__(self, kind, error, trace) -> None:
         if kind is None:
-            scores = {str(object_id): float(self._scores[object_id]) for object_id in sorted(self.objects)}
+            scores = {str(object_id): float(score) for object_id, score in sorted(self._scores.items())}
             self._behind.call(self._append, {"scores": scores})
         super().__exit__(kind, error, trace)
 
@@ -80,7 +79,7 @@ class VideoInstances:
 
     Attributes:
         counts: {frame: {object id: compressed run lengths}}.
-        scores: {object id: score} of all objects that have a pixel.
+        scores: {object id: score} of all objects.
     """
 
     height: int

@@ -61,8 +61,9 @@ class VideoEntry:
     not every object is annotated on every frame of `ground_truth`; `groups` the group that each object is averaged in
     ("seen", "unseen"); `external_id` the video's id in the publisher's JSON file (`Manifest.annotations`).
 
-    `full_frames` are the same frames in the camera's resolution, where their publisher gives them (DAVIS), and
-    `full_content` is their fingerprint: only trackers that ask for them see them (`Video.read_full_frame`).
+    `full_frames` are the same frames in the camera's resolution, where their publisher gives them (DAVIS), `full_masks`
+    the masks of the prompts, and `full_content` is their fingerprint: only trackers that ask for them see them
+    (`Video.read_full_frame`, `Video.read_full_prompt`).
     """
 
     name: str
@@ -80,6 +81,7 @@ class VideoEntry:
     groups: Mapping[int, str] = field(default_factory=dict)
     external_id: int | str | None = None
     full_frames: ImageFolder | None = None
+    full_masks: ImageFolder | None = None
     full_content: str = ""
 
     @property
@@ -119,7 +121,7 @@ class Manifest:
         `full_frames` counts for trackers that read them.
         """
         entry = asdict(self.video(name))
-        del entry["full_frames"]
+        del entry["full_frames"], entry["full_masks"]
         if not (full_frames and entry["full_content"]):
             del entry["full_content"]
         for key in NOT_FOR_TRACKERS:
@@ -180,6 +182,7 @@ def _video(data: dict) -> VideoEntry:
     fields["frames"] = _folder(fields["frames"])
     fields["ground_truth"] = _folder(fields["ground_truth"])
     fields["full_frames"] = _folder(fields.get("full_frames"))
+    fields["full_masks"] = _folder(fields.get("full_masks"))
     fields["objects"] = tuple(fields["objects"])
     fields["prompts"] = tuple(Prompt(**prompt) for prompt in fields["prompts"])
     fields["required"] = tuple(fields.get("required", ()))

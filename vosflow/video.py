@@ -26,6 +26,7 @@ class Video:
         frame_names: names of all frames in temporal order.
         required: names of the frames that a submission must hold, which alone a tracker may give; all, if empty.
         has_full_frames: the same frames are there in the camera's resolution, see `read_full_frame`.
+        has_full_prompts: and so are the masks of the prompts, see `read_full_prompt`.
         layout: the output layout ("label_maps", "per_object" or "instances").
         late_objects: objects may appear after the first frame, each with its own prompt.
         remarks: what the tracker had to say of this video, see `remark`.
@@ -44,6 +45,7 @@ class Video:
         self.frame_names = entry.frames.names
         self.required = entry.required
         self.has_full_frames = entry.full_frames is not None
+        self.has_full_prompts = entry.full_masks is not None
         self.layout = layout
         self.late_objects = late_objects
         self.remarks: list[str] = []
@@ -124,14 +126,34 @@ class Video:
             VosflowError: missing or damaged file, RGB mask, another size than the frames, or no pixel of the object.
         """
         path = self._root / prompt.mask
+        mask = self._read_mask(prompt, path)
+        if mask.shape != (self.height, self.width):
+            raise self._other_size(mask, path, f"{self.width}x{self.height}, the size")
+        return mask
+
+    def read_full_prompt(self, prompt: Prompt) -> np.ndarray:
+        """The mask of `prompt` in the camera's resolution, bool [H, W], of the shape of `read_full_frame`'s frames.
+
+        Raises:
+            VosflowError: as `read_prompt`.
+        """
+        path = self._entry.full_masks.path(self._root, prompt.frame)
+        mask = self._read_mask(prompt, path)
+        height, width, _ = self.read_full_frame(self.frame_names.index(prompt.frame)).shape
+        if abs(mask.shape[0] * width - mask.shape[1] * height) > max(width, height):  # more than a pixel off
+            raise self._other_size(mask, path, f"the shape, {width}x{height},")
+        return mask
+
+    def _other_size(self, mask: np.ndarray, path: Path, expected: str) -> VosflowError:
+        return VosflowError(
+            f"the mask is {mask.shape[1]}x{mask.shape[0]} pixels",
+            path=path,
+            expected=f"{expected} of the frames of video {self.name}",
+            remedy="use the annotations of the same resolution as the frames",
+        )
+
+    def _read_mask(self, prompt: Prompt, path: Path) -> np.ndarray:
         label_map, _ = read_label_map(path)
-        if label_map.shape != (self.height, self.width):
-            raise VosflowError(
-                f"the mask is {label_map.shape[1]}x{label_map.shape[0]} pixels",
-                path=path,
-                expected=f"{self.width}x{self.height}, the size of the frames of video {self.name}",
-                remedy="use the annotations of the same resolution as the frames",
-            )
         mask = label_map > 0 if prompt.encoding == "binary" else label_map == prompt.object
         if not mask.any():
             raise VosflowError(

@@ -4,9 +4,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from tests.unit.trees import HEIGHT, WIDTH, make_davis2016_tree, make_davis_tree, save_frame
+from tests.unit.trees import (
+    HEIGHT,
+    WIDTH,
+    make_davis2016_tree,
+    make_davis_tree,
+    rectangles,
+    save_frame,
+    save_label_map,
+)
 from vosflow.config import parse_config
 from vosflow.datasets import build_manifest, imports
 from vosflow.engine import track_videos
@@ -35,6 +44,8 @@ def make_full(root: Path, inside: str = "JPEGImages/Full-Resolution", frames: in
     for video in ("bear", "cows", "boat"):
         for frame in range(frames):
             save_frame(root / f"{inside}/{video}/{frame:05d}{suffix}", frame, 3 * HEIGHT, 2 * WIDTH)
+        first = root / inside.replace("JPEGImages", "Annotations") / video / "00000.png"
+        save_label_map(first, rectangles((1, 2), height=3 * HEIGHT, width=2 * WIDTH))
     return root
 
 
@@ -50,8 +61,13 @@ def test_they_are_found_beside_480p(tmp_path):
     video = Video.of(manifest, "bear")
     assert video.has_full_frames and (video.height, video.width) == (HEIGHT, WIDTH)
     assert video.read_full_frame(1).shape == (3 * HEIGHT, 2 * WIDTH, 3) and video.read_frame(1).shape[0] == HEIGHT
+    assert video.has_full_prompts and video.read_prompt(video.prompts[0]).shape == (HEIGHT, WIDTH)
+    mask = video.read_full_prompt(video.prompts[0])
+    np.testing.assert_array_equal(mask, rectangles((1,), height=3 * HEIGHT, width=2 * WIDTH) == 1)
     old = make_full(make_davis2016_tree(tmp_path / "2016", ("bear", "boat")), "JPEGImages/1080p", frames=3)
-    assert build_manifest("davis2016", "val", old).video("boat").full_frames.names == ("00000", "00001", "00002")
+    boat = build_manifest("davis2016", "val", old).video("boat")
+    assert boat.full_frames.names == ("00000", "00001", "00002")
+    assert boat.full_masks.path("", "00000").as_posix() == "Annotations/1080p/boat/00000.png"
 
 
 def test_only_who_reads_them_is_tracked_again(tmp_path):
@@ -72,6 +88,10 @@ def test_only_who_reads_them_is_tracked_again(tmp_path):
         "a new frame"
     )
     assert RunFolder(tmp_path / "static").is_finished("bear", after["static"]["bear"])
+    before = track(build_manifest("davis2017", "val", davis), tmp_path / reader[-6:], reader)
+    mask = rectangles((1,), height=3 * HEIGHT, width=2 * WIDTH)
+    save_label_map(davis / "Annotations/Full-Resolution/bear/00000.png", mask)
+    assert track(build_manifest("davis2017", "val", davis), tmp_path / reader[-6:], reader) != before, "a new mask"
 
 
 def test_a_frame_that_is_missing_is_named(tmp_path):
@@ -80,6 +100,20 @@ def test_a_frame_that_is_missing_is_named(tmp_path):
     with pytest.raises(VosflowError, match="frame 00003 of video cows is missing in the camera's resolution") as caught:
         build_manifest("davis2017", "val", davis)
     assert str(caught.value.path).endswith("Full-Resolution/cows/00003.jpg")
+
+
+def test_a_mask_that_is_missing_or_of_another_shape_is_named(tmp_path):
+    davis = make_full(make_davis_tree(tmp_path / "DAVIS"))
+    mask = davis / "Annotations/Full-Resolution/bear/00000.png"
+    save_label_map(mask, rectangles((1,), height=2 * HEIGHT, width=2 * WIDTH))
+    video = Video.of(build_manifest("davis2017", "val", davis), "bear")
+    with pytest.raises(VosflowError, match="the mask is 64x48 pixels") as caught:
+        video.read_full_prompt(video.prompts[0])
+    assert caught.value.path == str(mask)
+    mask.unlink()
+    with pytest.raises(VosflowError, match="mask 00000 of video bear is missing in the camera's resolution") as caught:
+        build_manifest("davis2017", "val", davis)
+    assert caught.value.path == str(mask)
 
 
 def test_they_are_fetched_for_who_reads_them(tmp_path):
@@ -96,7 +130,8 @@ def test_they_are_fetched_for_who_reads_them(tmp_path):
     make_davis_tree(Path(source.root))
     make_full(tmp_path / "datasets/davis2017/trainval-full/DAVIS")
     manifest = build_manifest("davis2017", "val", source.root, lists=source.lists)
-    assert Video.of(manifest, "cows").read_full_frame(0).shape[0] == 3 * HEIGHT
+    video = Video.of(manifest, "cows")
+    assert video.read_full_frame(0).shape[0] == video.read_full_prompt(video.prompts[1]).shape[0] == 3 * HEIGHT
 
 
 def test_a_folder_with_both_is_imported_as_both(tmp_path, monkeypatch):

@@ -141,7 +141,7 @@ class Odd(BoxTracker):
             if self.how == "left out" and index == 1:
                 continue
             yield name, {} if self.how == "nothing" else yielded.get(self.how, {1: mask, 7: other})
-        if self.how != "no score":
+        if self.how not in ("no score", "nothing"):
             video.scores |= {1: {"nan": math.nan, "-inf": -math.inf}.get(self.how, 1.0), 7: 0.5}
 
 
@@ -161,13 +161,15 @@ def test_what_breaks_the_rules_is_refused_and_leaves_nothing(split, tmp_path, mo
     assert list((tmp_path / "run/masks").iterdir()) == []
 
 
-def test_objects_without_a_pixel_are_no_results_and_videos_may_have_none(split, tmp_path, monkeypatch):
+def test_objects_with_a_score_are_results_and_videos_may_have_none(split, tmp_path, monkeypatch):
     odd = "tests.unit.test_instances:Odd"
     track_videos(Method.of(odd), split, ["boxes"], tmp_path / "run")
-    assert read_instances(tmp_path / "run/masks", split.video("boxes")).scores == {1: 1.0}  # 7 has none
+    assert read_instances(tmp_path / "run/masks", split.video("boxes")).scores == {1: 1.0, 7: 0.5}  # 7 has no pixel
     monkeypatch.setattr(Odd, "how", "nothing")
     track_videos(Method.of(odd), split, ["crowd", "none"], tmp_path / "run")
-    assert write_results(split, tmp_path / "run/masks", tmp_path / "r.json") == 1
+    assert write_results(split, tmp_path / "run/masks", tmp_path / "r.json") == 2
+    results = json.loads((tmp_path / "r.json").read_text())
+    assert [result["segmentations"] == [None] * FRAMES for result in results] == [False, True]
     assert evaluate_run(split, tmp_path / "r.json", strict=False).missing == {"crowd": 1, "none": 1}
 
 

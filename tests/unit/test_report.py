@@ -513,16 +513,25 @@ def test_sweeps_have_a_line_per_checkpoint_and_hollow_marks_out_of_distribution(
 
 
 def test_sweeps_of_two_settings_keep_the_other_one_apart(tmp_path):
+    """The legend names what differs; what all lines share would only push that out of the picture."""
     manifest = make_dataset(tmp_path, {"a": moving_squares(1)})
     paths = []
     for memory in (1, 7):
         for size in (256, 512):
             swept = {"num_maskmem": memory, "image_size": size}
+            settings = {**swept, "precision": "bfloat16"}
             predictions = {"a": shifted(moving_squares(1)[1], memory)}
             name = f"net@num_maskmem={memory}@image_size={size}"
             paths.append(
                 make_run(
-                    tmp_path, manifest, name, predictions, tracker="sam2", checkpoint="net", settings=swept, swept=swept
+                    tmp_path,
+                    manifest,
+                    name,
+                    predictions,
+                    tracker="sam2",
+                    checkpoint="net",
+                    settings=settings,
+                    swept=swept,
                 )
             )
     runs = results.load_runs(paths)
@@ -531,6 +540,22 @@ def test_sweeps_of_two_settings_keep_the_other_one_apart(tmp_path):
         "net, image_size=512",
     ]
     assert list(plots.plot_sweeps(runs)) == ["num_maskmem", "image_size"]
+
+
+def test_a_speed_that_other_runs_helped_is_marked(tmp_path):
+    """Frames/s of a run whose embeddings were there already says nothing of its method."""
+    manifest = make_dataset(tmp_path, {"a": moving_squares(1)})
+    predictions = {"a": shifted(moving_squares(1)[1], 1)}
+    paths = [make_run(tmp_path, manifest, name, predictions) for name in ("first", "second")]
+    for path, reused in zip(paths, (0, 6), strict=True):
+        facts = json.loads(path.read_text())
+        facts["totals"]["artefacts"] = {"image_embedding": {"made": 8 - reused, "reused": reused}}
+        path.write_text(json.dumps(facts))
+    first, second = results.load_runs(paths)
+    assert not any("Frames/s" in note for note in first.notes)
+    (note,) = (note for note in second.notes if "Frames/s" in note)
+    assert "6 of 8 image_embedding" in note and "cache_gigabytes: 0" in note
+    assert "Hollow marks: faster" in write_study(paths, tmp_path / "out")[1]
 
 
 def test_labels_of_crowded_marks_do_not_collide():

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from tests.unit.clips import make_videos, moving_boxes, save_label_map
 from tests.unit.plain_sam_pt import plain_label_maps
@@ -17,7 +18,7 @@ from tests.unit.toy_sam_pt import ToyPoints, ToySam
 from vosflow.artefacts import Artefacts, ArtefactStore
 from vosflow.engine import track_shard
 from vosflow.errors import VosflowError
-from vosflow.manifest import Manifest, Prompt
+from vosflow.manifest import ImageFolder, Manifest, Prompt
 from vosflow.method import Method
 from vosflow.trackers.base import Checkpoint
 from vosflow.trackers.sam_pt.clip import Clip
@@ -215,6 +216,32 @@ def test_an_object_smaller_than_a_pixel(tmp_path, weights):
     video = Video.of(manifest, "a")
     track(video, weights, longest_size=16)
     assert video.remarks == ["object 1 has less than a pixel at the size that is worked on."]
+
+
+@pytest.mark.parametrize("compat", ["published", "fixed"])
+def test_frames_and_prompts_in_the_resolution_of_the_camera(tmp_path, weights, compat, monkeypatch):
+    """Points are sampled from the large mask; written is that, made smaller, or the small one as it was given."""
+    manifest = make_videos(tmp_path, {"a": 3})
+    images, label_maps = moving_boxes(3)
+    shifted = np.roll(label_maps[0], 3, axis=1)  # to tell the large mask from the small one
+    save_label_map(tmp_path / "large/00000.png", shifted.repeat(2, 0).repeat(2, 1))
+    for t, image in enumerate(images):
+        Image.fromarray(image.repeat(2, 0).repeat(2, 1)).save(tmp_path / f"large/{t:05d}.bmp")
+    names = manifest.videos[0].frames.names
+    full = {"full_frames": ImageFolder("large", ".bmp", names), "full_masks": ImageFolder("large", ".png", names[:1])}
+    video = Video.of(dataclasses.replace(manifest, videos=(dataclasses.replace(manifest.videos[0], **full),)), "a")
+    seen = {}
+
+    def sample(self, clip, masks, frames, objects):
+        seen.update(frame=clip[0], masks=masks.copy())
+        return draw(self, clip, masks, frames, objects)
+
+    draw = PointSampler.__call__
+    monkeypatch.setattr(PointSampler, "__call__", sample)
+    first = track(video, weights, compat=compat)["00000"]
+    np.testing.assert_array_equal(seen["masks"], [shifted == 1, shifted == 2])
+    assert np.abs(seen["frame"].astype(int) - images[0]).mean() < 12  # antialiased, but no JPEG in between
+    np.testing.assert_array_equal(first, shifted if compat == "published" else label_maps[0])
 
 
 def test_a_prompt_with_fewer_pixels_than_points(tmp_path, weights):

@@ -1,7 +1,7 @@
 """DAVIS 2016 at 480p: one object per video, masks of 0 and 255 (Perazzi et al. 2016).
 
     JPEGImages/480p/{video}/00000.jpg   Annotations/480p/{video}/00000.png   ImageSets/480p/{split}.txt
-    JPEGImages/1080p/{video}/00000.jpg, the same frames in the camera's resolution
+    JPEGImages/1080p/{video}/00000.jpg   Annotations/1080p/{video}/00000.png, the same in the camera's resolution
 
 The lists name pairs of files, one pair per frame: `/JPEGImages/480p/bear/00000.jpg /Annotations/480p/bear/00000.png`.
 """
@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
 from vosflow.catalog import Split
-from vosflow.datasets.layout import full_frames_of, require_folders
+from vosflow.datasets.layout import full_folders, require_folders
 from vosflow.datasets.lists import check_names, read_list
 from vosflow.datasets.prompts import PromptRule
 from vosflow.datasets.videos import Plan, VideoFiles
@@ -36,7 +36,7 @@ def plan(root: Path, split: str, facts: Split, lists: Mapping[str, Path]) -> Pla
             ground_truth=f"Annotations/480p/{name}" if facts.has_ground_truth else None,
             complete=True,
             consecutive=True,
-            full_frames=full_frames_of(root, name, lists.get("full_frames")),
+            **full_folders(root, name, lists.get("full_frames")),
             listed=tuple(listed[name]),
             list_file=source,
         )

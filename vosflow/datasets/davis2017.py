@@ -1,7 +1,7 @@
 """DAVIS 2017 at 480p, semi-supervised: palette label maps, every object on the first frame (Pont-Tuset et al. 2017).
 
     JPEGImages/480p/{video}/00000.jpg   Annotations/480p/{video}/00000.png   ImageSets/2017/{split}.txt
-    JPEGImages/Full-Resolution/{video}/00000.jpg, from an archive of its own
+    JPEGImages/Full-Resolution/{video}/00000.jpg   Annotations/Full-Resolution/{video}/00000.png, from another archive
 
 test-dev has masks of the first frame only. The demo dataset has the same layout.
 """
@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from vosflow.catalog import Split
-from vosflow.datasets.layout import full_frames_of, require_folders
+from vosflow.datasets.layout import full_folders, require_folders
 from vosflow.datasets.lists import read_names
 from vosflow.datasets.prompts import PromptRule
 from vosflow.datasets.videos import Plan, VideoFiles
@@ -38,7 +38,7 @@ def plan(root: Path, split: str, facts: Split, lists: Mapping[str, Path]) -> Pla
                 ground_truth=f"Annotations/480p/{name}" if facts.has_ground_truth else None,
                 complete=True,
                 consecutive=True,
-                full_frames=full_frames_of(root, name, lists.get("full_frames")),
+                **full_folders(root, name, lists.get("full_frames")),
             )
             for name in read_names(source)
         )

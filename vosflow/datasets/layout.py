@@ -7,7 +7,7 @@ from pathlib import Path
 
 from vosflow.errors import VosflowError
 
-FULL = ("Full-Resolution", "1080p")  # folders of DAVIS with frames as the camera gave them (2017, 2016)
+FULL = ("Full-Resolution", "1080p")  # folders of DAVIS with what has the camera's resolution (2017, 2016)
 
 
 def require_folders(root: Path, folders: Sequence[str], usual: str = "") -> None:
@@ -27,16 +27,21 @@ def require_folders(root: Path, folders: Sequence[str], usual: str = "") -> None
             )
 
 
-def full_frames_of(root: Path, video: str, beside: Path | None = None) -> str | None:
-    """The folder of a DAVIS video's frames in the camera's resolution, relative to `root` or absolute; None without.
+def full_folders(root: Path, video: str, beside: Path | None = None) -> dict[str, str]:
+    """A DAVIS video's folders in the camera's resolution, `full_frames` and `full_masks` of `VideoFiles`; {} without.
+
+    They are relative to `root`, or absolute.
 
     Args:
-        beside: the folder of all videos, where an archive of its own holds them.
+        beside: the folder of the frames of all videos, where an archive of its own holds them.
     """
     if beside is not None:
-        return (beside / video).absolute().as_posix()
-    places = (f"JPEGImages/{name}/{video}" for name in FULL)
-    return next((place for place in places if (root / place).is_dir()), None)
+        top, name = beside.absolute().parent.parent.as_posix() + "/", beside.name
+    else:
+        top, name = "", next((name for name in FULL if (root / "JPEGImages" / name / video).is_dir()), None)
+    if name is None:
+        return {}
+    return {"full_frames": f"{top}JPEGImages/{name}/{video}", "full_masks": f"{top}Annotations/{name}/{video}"}
 
 
 def find_part(root: Path, places: Iterable[str], holds: Sequence[str]) -> Path:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
@@ -23,7 +23,7 @@ MANY = 50  # videos, from which on it pays to start processes
 class VideoFiles:
     """Where the files of one video are, and what its publisher says of it. Folders are relative to the root.
 
-    full_frames: the folder of the same frames in the camera's resolution, if it is there.
+    full_frames, full_masks: the folders of the same frames and masks in the camera's resolution, if they are there.
     frames, masks, ground_truth: its folders; no `masks` where a run gets no prompts, no `ground_truth` where none is
         public.
     rule: which masks are prompts.
@@ -55,6 +55,7 @@ class VideoFiles:
     group: str | None = None
     external_id: int | str | None = None
     full_frames: str | None = None
+    full_masks: str | None = None
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,6 @@ def read_video(root: Path, files: VideoFiles) -> tuple[VideoEntry, tuple[str, ..
     images = ImageFolder(frames, suffix, names)
     height, width = frame_size([images.path(root, name) for name in names], files.name)
     _check_meta(files, images, (height, width), root)
-    full = _full_frames(files, names, root)
     given = MaskFolder(root / files.masks, files.name, height, width, files.rule) if files.masks is not None else None
     truth = None
     if files.ground_truth is not None:
@@ -116,6 +116,8 @@ def read_video(root: Path, files: VideoFiles) -> tuple[VideoEntry, tuple[str, ..
     if given is not None:
         given.seen = truth.values if truth else {}
         objects, prompts = find_prompts(given, names, root)
+    full = _full_frames(files, names, root)
+    full_masks = _full_masks(files, prompts, root)
     entry = VideoEntry(
         name=files.name,
         frames=images,
@@ -132,7 +134,8 @@ def read_video(root: Path, files: VideoFiles) -> tuple[VideoEntry, tuple[str, ..
         groups=files.groups or (dict.fromkeys(objects, files.group) if files.group else {}),
         external_id=files.external_id,
         full_frames=full,
-        full_content=content_digest(root, full, ()) if full else "",
+        full_masks=full_masks,
+        full_content=_full_content(root, full, full_masks, prompts),
     )
     return entry, tuple(_disagreements(files, entry, truth))
 
@@ -170,6 +173,30 @@ def _full_frames(files: VideoFiles, names: Sequence[str], root: Path) -> ImageFo
     images = ImageFolder(files.full_frames, suffix, tuple(names))
     frame_size([images.path(root, name) for name in names], files.name)
     return images
+
+
+def _full_masks(files: VideoFiles, prompts: Sequence[Prompt], root: Path) -> ImageFolder | None:
+    """The masks in the camera's resolution: those of frames with prompts."""
+    if files.full_masks is None:
+        return None
+    images = ImageFolder(files.full_masks, ".png", tuple(sorted({prompt.frame for prompt in prompts})))
+    for name in images.names:
+        if not images.path(root, name).is_file():
+            raise VosflowError(
+                f"mask {name} of video {files.name} is missing in the camera's resolution",
+                path=images.path(root, name),
+                expected=f"the masks that belong to {root / files.full_frames}",
+                remedy="the dataset is incomplete: extract its archive again, or remove both folders to do without",
+            )
+    return images
+
+
+def _full_content(root: Path, frames: ImageFolder | None, masks: ImageFolder | None, prompts: Sequence[Prompt]) -> str:
+    """The fingerprint of what there is in the camera's resolution, "" without."""
+    if frames is None:
+        return ""
+    given = [replace(one, mask=masks.path("", one.frame).as_posix()) for one in prompts] if masks else []
+    return content_digest(root, frames, given)
 
 
 def _check_meta(files: VideoFiles, images: ImageFolder, size: tuple[int, int], root: Path) -> None:

@@ -98,19 +98,28 @@ def plot_sweeps(runs: Sequence[RunResult]) -> dict[str, str]:
 
 
 def _sweep_lines(runs: Sequence[RunResult], setting: str) -> dict[tuple[str, str, str], list[Point]]:
-    """{(dataset, family, label): points}, lines of two or more values only."""
-    lines: dict[tuple[str, str, str], list[Point]] = {}
+    """{(dataset, family, label): points}, lines of two or more values only.
+
+    A label names the settings in which a family's lines on a dataset differ: others would only make it long.
+    """
+    lines: dict[tuple[str, str, tuple[str, ...]], list[Point]] = {}
     for run in runs:
         value = run.description["settings"].get(setting)
         if math.isnan(run.score) or isinstance(value, bool) or not isinstance(value, int | float):
             continue
-        others = {name: other for name, other in run.shown_settings.items() if name != setting}
-        label = ", ".join([run.family, *(f"{name}={other}" for name, other in others.items())])
+        others = tuple(f"{name}={other}" for name, other in run.shown_settings.items() if name != setting)
         strange = any(
             note.startswith(f"{setting}=") and "out of distribution" in note for note in run.description["notes"]
         )
-        lines.setdefault((run.dataset, run.family, label), []).append((value, 100 * run.score, strange))
-    return {key: sorted(points) for key, points in lines.items() if len({point[0] for point in points}) > 1}
+        lines.setdefault((run.dataset, run.family, others), []).append((value, 100 * run.score, strange))
+    lines = {key: sorted(points) for key, points in lines.items() if len({point[0] for point in points}) > 1}
+    named = {}
+    for (dataset, family, others), points in lines.items():
+        beside = [set(key[2]) for key in lines if key[:2] == (dataset, family)]
+        shared = set.intersection(*beside)
+        label = ", ".join([family, *(text for text in others if text not in shared)])
+        named[dataset, family, label] = points
+    return named
 
 
 def _draw_line(axis: Axes, label: str, points: list[Point], family: int, variant: int, numbered: bool) -> None:
@@ -143,8 +152,9 @@ def _finish_sweep(axis: Axes, setting: str, values: list[float]) -> None:
 def plot_speed(runs: Sequence[RunResult]) -> str | None:
     """SVG of the score against frames/s, one panel per dataset; None where fewer than two runs are scored.
 
-    A thin line reaches from a run's slowest to its fastest video. One colour per tracker or checkpoint. Every mark is
-    labelled with its run, placed so that no two labels collide.
+    A thin line reaches from a run's slowest to its fastest video. One colour per tracker or checkpoint. Marks of runs
+    that took arrays from other runs are hollow. Every mark is labelled with its run, placed so that no two labels
+    collide.
     """
     scored = [run for run in runs if not math.isnan(run.score) and run.description["totals"]["frames_per_second"]]
     counts = Counter(run.dataset for run in scored)
@@ -170,6 +180,8 @@ def _draw_speed(axis: Axes, runs: Sequence[RunResult], families: list[str]) -> N
         speed, score = run.description["totals"]["frames_per_second"], 100 * run.score
         colour, marker = SERIES[index % len(SERIES)], MARKERS[index % len(MARKERS)]
         axis.plot(speed, score, marker, color=colour, markersize=7, label=run.family)
+        if run.is_sped_up:
+            axis.plot(speed, score, marker, color=colour, markersize=7, markerfacecolor=PAPER)
         axis.hlines(score, run.slowest, run.fastest, color=colour, linewidth=1, alpha=0.45, zorder=1)
         label = run.name.removeprefix(f"{run.family},")  # the legend says the rest
         text = axis.annotate(label, (speed, score), (0, 0), textcoords="offset points", fontsize=8.5, va="center")

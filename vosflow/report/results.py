@@ -103,7 +103,25 @@ class RunResult:
     @property
     def notes(self) -> list[str]:
         """What a reader must know of its numbers: of the protocol first, then of the run."""
-        return [*(self.rules.notes if self.rules else ()), *self.description["notes"]]
+        return [*(self.rules.notes if self.rules else ()), *self.description["notes"], *self._notes_on_speed]
+
+    @property
+    def is_sped_up(self) -> bool:
+        """Whether some of its costly arrays were not computed for it: its frames/s is then not the method's alone."""
+        return any(of["reused"] for of in self.description["totals"].get("artefacts", {}).values())
+
+    @property
+    def _notes_on_speed(self) -> list[str]:
+        if not self.is_sped_up:
+            return []
+        counts = sorted(self.description["totals"]["artefacts"].items())
+        reused = ", ".join(
+            f"{of['reused']} of {of['made'] + of['reused']} {kind}" for kind, of in counts if of["reused"]
+        )
+        return [
+            f"Frames/s is higher than the method's alone: {reused} came from the cache, where other runs leave them; "
+            "`execution: {cache_gigabytes: 0}` measures it without."
+        ]
 
     @property
     def devices(self) -> list[str]:

@@ -72,10 +72,11 @@ class Tracker(Protocol):
     - `code_modules(settings) -> (module, ...)`, a class method: modules that shape the masks under these settings and
       that its own module does not import; an edit in one of them reruns just the runs that use it.
     - `reads_full_frames = True`: it reads frames in the camera's resolution where a publisher gives them beside smaller
-      ones (DAVIS): `video.has_full_frames`, `video.read_full_frame`. They are then fetched, and part of its keys.
+      ones (DAVIS): `video.has_full_frames`, `video.read_full_frame`, and masks (`video.has_full_prompts`,
+      `video.read_full_prompt`). They are then fetched, and part of its keys.
     - `proposes_objects = True`: it needs no prompts where a dataset gives none (layout "instances"). It then yields
       {object id from 1: bool [H, W]}, overlapping or not, objects left out where they have no pixel, and sets
-      `video.scores[id]` for each before it ends.
+      `video.scores[id]` for each before it ends. Whatever has a score is a result, with or without a pixel.
     """
 
     Settings: ClassVar[type[TrackerSettings]]

@@ -116,7 +116,10 @@ def score_objects(ious: np.ndarray, compat: str) -> list[float]:
 
 
 def _read_objects(session: Session) -> tuple[Objects, list[np.ndarray]]:
-    """The objects of a video in the order of their appearance, and the masks given for them, as they are."""
+    """The objects of a video in the order of their appearance, and the masks given for them, as they are.
+
+    Like frames, masks are worked on from those in the camera's resolution where there are some.
+    """
     video, clip = session.video, session.clip
     ids, starts, masks, given = [], [], [], []
     for frame, prompts in prompts_by_frame(video).items():
@@ -125,9 +128,10 @@ def _read_objects(session: Session) -> tuple[Objects, list[np.ndarray]]:
                 video.remark(f"object {prompt.object} has several prompts: SAM-PT takes the first one.")
                 continue
             mask = video.read_prompt(prompt)
-            worked = resize_mask(mask, clip.height, clip.width)
+            source = video.read_full_prompt(prompt) if video.has_full_prompts else mask
+            worked = resize_mask(source, clip.height, clip.width)
             if not worked.any():  # so small that no pixel is left: keep the one that it is nearest to
-                y, x = np.argwhere(mask).mean(0) * (clip.height / video.height, clip.width / video.width)
+                y, x = np.argwhere(source).mean(0) * (clip.height, clip.width) / source.shape
                 worked[int(y), int(x)] = True
                 video.remark(f"object {prompt.object} has less than a pixel at the size that is worked on.")
             ids.append(prompt.object)

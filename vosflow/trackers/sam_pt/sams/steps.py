@@ -17,6 +17,7 @@ from torch import Tensor
 
 from vosflow.trackers.sam_pt.clip import resize_frame, working_size
 from vosflow.trackers.sam_pt.sams.base import Decoded
+from vosflow.trackers.sam_pt.sams.decoding import Decoding, FrameTokens
 
 if TYPE_CHECKING:
     from segment_anything_hq.modeling import Sam
@@ -41,7 +42,9 @@ class Steps:
         self.image_size: int = network.image_encoder.img_size
         self.device = network.pixel_mean.device
         self._is_hq = hasattr(network.mask_decoder, "hf_token")
-        self._positions = network.prompt_encoder.get_dense_pe()  # [1, C, S/16, S/16]
+        with torch.no_grad():
+            self._decoding = Decoding(network)
+        self._frame: tuple[Array, FrameTokens] | None = None
 
     def encode(self, frame: np.ndarray) -> dict[str, Tensor]:
         """What `decode` needs to know of a frame, uint8 RGB [H, W, 3].
@@ -77,25 +80,24 @@ class Steps:
         scale = torch.tensor([width / size[1], height / size[0]], dtype=torch.float64, device=self.device)
         points = (self._on_device(points, torch.float64) * scale).float()
         with self.computing():
-            sparse, dense = self.network.prompt_encoder(
+            sparse, _ = self.network.prompt_encoder(
                 points=(points, self._on_device(labels, torch.int32)),
                 boxes=None if boxes is None else self._on_device(boxes),
-                masks=None if masks is None else self._on_device(masks),
+                masks=None,
             )
-            inputs = {
-                "image_embeddings": self._on_device(features["embedding"])[None],
-                "image_pe": self._positions,
-                "sparse_prompt_embeddings": sparse,
-                "dense_prompt_embeddings": dense,
-            }
-            if self._is_hq:
-                inputs["hq_features"] = self._on_device(features["hq_features"])[None]
-            candidates, ious = self.network.mask_decoder.predict_masks(**inputs)
-            # The first candidate is for prompts that leave no doubt; the last one of HQ-SAM refines it.
-            low_res = candidates[:, :1] + candidates[:, -1:] if self._is_hq else candidates[:, :1]
+            masks = None if masks is None else self._on_device(masks)
+            low_res, iou = self._decoding.decode(self._prepared(features), sparse, masks)
         low_res = low_res.float()
         logits = enlarge(low_res, self.image_size, (height, width), size)[:, 0] if full_size else None
-        return Decoded(logits, low_res, ious[:, 0].float())
+        return Decoded(logits, low_res, iou.float())
+
+    def _prepared(self, features: Mapping[str, Array]) -> FrameTokens:
+        """What the decoder needs of a frame; that of the last one is kept, as its prompts come one after another."""
+        embedding = features["embedding"]
+        if self._frame is None or self._frame[0] is not embedding:
+            hq_features = self._on_device(features["hq_features"]) if self._is_hq else None
+            self._frame = embedding, self._decoding.prepare(self._on_device(embedding), hq_features)
+        return self._frame[1]
 
     def _on_device(self, values: Array, dtype: torch.dtype = torch.float32) -> Tensor:
         return torch.as_tensor(values).to(self.device, dtype)
