@@ -3,6 +3,9 @@
 # is needed to go on after a kill lies beside them, undeclared: Snakemake deletes declared outputs when a job fails.
 
 
+from vosflow.training.planning import demo_sets_code
+
+
 rule make_demo_training_sets:
     """Draw small training sets by the demo generator, in the layouts of the real ones."""
     output:
@@ -19,7 +22,7 @@ rule make_demo_training_sets:
         runtime=10,
     params:
         folder=lambda wildcards, output: output[0].removesuffix(".json"),
-        code=code_digest("vosflow.training.rde.demo_sets"),
+        code=demo_sets_code(),
     shell:
         'python "$VOSFLOW"/scripts/make_demo_training_sets.py --output {params.folder:q} --marker {output:q} > {log:q} 2>&1'
 

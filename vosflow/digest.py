@@ -7,7 +7,7 @@ import functools
 import hashlib
 import importlib.util
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import vosflow
@@ -33,7 +33,7 @@ def file_digest(path: str | Path, algorithm: str = "sha256") -> str:
         return hashlib.file_digest(file, algorithm).hexdigest()
 
 
-def code_digest(*modules: str) -> str:
+def code_digest(*modules: str, without: Sequence[str] = ()) -> str:
     """Digest of the logic of `modules` and of all they import from beside them, directly or not.
 
     It is taken over syntax trees without docstrings, texts of errors and methods called `notes`: comments, formatting
@@ -43,13 +43,14 @@ def code_digest(*modules: str) -> str:
 
     Args:
         modules: dotted names; vosflow's own or a user's.
+        without: of what they import, modules that do not decide the result; what only these import is left out, too.
     """
     folders = {folder for name in modules if (folder := _home(name)) is not None}
     seen: dict[str, str] = {}
     waiting = list(modules)
     while waiting:
         name = waiting.pop()
-        if name in seen or name in UNRELATED or _home(name) not in folders:
+        if name in seen or name in UNRELATED or name in without or _home(name) not in folders:
             continue
         path = _source_file(name)
         if path is None:

@@ -380,6 +380,8 @@ def _run_id(line: RunConfig, checkpoint: str | dict[str, str] | None, swept: Map
 def _value_text(value: object) -> str:
     if isinstance(value, bool) or value is None:
         return str(value).lower()
+    if isinstance(value, Mapping):
+        return "+".join(f"{key}-{_value_text(one)}" for key, one in sorted(value.items()))
     text = f"{value:g}" if isinstance(value, float) else str(value)
     return re.sub(r"[^A-Za-z0-9_.+-]", "-", text)
 

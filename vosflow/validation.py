@@ -34,7 +34,7 @@ def _finding(model: type[BaseModel], item: Mapping[str, Any]) -> str:
     key = ".".join(place) or "(top level)"
     if item["type"] != "extra_forbidden":
         given = "" if item["type"] == "missing" else f" (it is {item['input']!r})"
-        return f"{key}: {item['msg']}{given}"
+        return f"{key}: {item['msg'].removeprefix('Value error, ')}{given}"
     known = _keys_beside(model, item["loc"])
     close = difflib.get_close_matches(place[-1], known, n=1)
     guess = f", did you mean {close[0]!r}?" if close else "."

@@ -114,7 +114,9 @@ def _part_source(config: Config, tracker: str, role: str, part: Part, name: str 
     if own is not None:
         path = _existing(own.path, f"checkpoints.{name}.path")
         return CheckpointSource(name, path, own.config, own.sha256, path)
-    return _catalog_checkpoint(config.paths, name, _fitting(name, part.network, f"role {role} of tracker {tracker}"))
+    remedy = "name one of these, or choose another network for this role in `settings:`"
+    entry = _fitting(name, part.network, f"role {role} of tracker {tracker}", remedy)
+    return _catalog_checkpoint(config.paths, name, entry)
 
 
 def checkpoint_source(config: Config, tracker: str, kind: type[Tracker], name: str | None) -> CheckpointSource | None:
@@ -154,10 +156,11 @@ def checkpoint_source(config: Config, tracker: str, kind: type[Tracker], name: s
                 remedy="name others, or the tracker that the weights are for",
             )
         return CheckpointSource(name, trained.weights, None, None, trained.weights)
-    return _catalog_checkpoint(config.paths, name, _fitting(name, network, f"tracker {tracker}"))
+    remedy = "name one of these, or the tracker that the weights are for"
+    return _catalog_checkpoint(config.paths, name, _fitting(name, network, f"tracker {tracker}", remedy))
 
 
-def _fitting(name: str, network: str | None, taker: str) -> CheckpointEntry:
+def _fitting(name: str, network: str | None, taker: str, remedy: str) -> CheckpointEntry:
     """The catalog's entry of `name`, if its weights are for the network that `taker` runs; None: it does not say."""
     entry = find_checkpoint(name)
     if network in (None, entry.network):
@@ -167,7 +170,7 @@ def _fitting(name: str, network: str | None, taker: str) -> CheckpointEntry:
         f"checkpoint {name} holds weights of {entry.network}, and {taker} runs {network}",
         path="runs.checkpoint",
         expected=f"weights of {network}: " + (", ".join(fitting) or "none are in the catalog"),
-        remedy="name one of these, or the tracker that the weights are for",
+        remedy=remedy,
     )
 
 

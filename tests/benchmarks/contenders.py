@@ -244,7 +244,7 @@ class PlainSamPtLoop:
     """SAM-PT as in tests/unit/plain_sam_pt.py: one object, one frame, one call of the decoder at a time.
 
     With `copies`, each object is also tracked by itself, each frame encoded for each object, and for each window of
-    PIPs anew; else these are shared.
+    PIPs anew, and SAM is the package's own predictor; else these are shared, and SAM is ours.
     """
 
     def __init__(self, contender: Contender, device: str) -> None:
@@ -259,6 +259,7 @@ class PlainSamPtLoop:
             from vosflow.trackers.sam_pt.points import pips_features
 
             pips_features.KEPT_BYTES = 0
+            self._tracker._sam = PackageSam(contender.weights["sam"]["path"], method.settings.sam, device)
         self.evaluations = 0
         self.stages = _watch_stages(self, self._tracker)
 
@@ -283,6 +284,41 @@ class PlainSamPtLoop:
         with VideoMaskWriter(output.parent, output.name, layout=video.layout, palette=video.palette()) as writer:
             for name, label_map in zip(video.frame_names, label_maps, strict=True):
                 writer.write(name, label_map.astype("uint8"))
+
+
+class PackageSam:
+    """A SAM as the authors of SAM-PT drive it: the package's predictor, one object at a time."""
+
+    def __init__(self, path: str, name: str, device: str) -> None:
+        import torch
+        from segment_anything_hq import SamPredictor, sam_model_registry_baseline
+
+        network = sam_model_registry_baseline["vit_tiny" if name == "mobile_sam" else name]()
+        network.load_state_dict(torch.load(path, weights_only=True))
+        self._predictor = SamPredictor(network.to(device).eval())
+        self._device = device
+        self.image_size = network.image_encoder.img_size
+
+    def encode(self, frame) -> None:
+        """The predictor keeps the features."""
+        self._predictor.set_image(frame)
+
+    def decode(self, features: None, size, points, labels, boxes=None, masks=None):
+        """As `vosflow.trackers.sam_pt.sams.base.Sam.decode`, on the frame that was encoded last."""
+        import torch
+
+        from vosflow.trackers.sam_pt.sams.base import Decoded
+
+        points = torch.as_tensor(self._predictor.transform.apply_coords(points, size), dtype=torch.float32)
+        logits, iou, low_res = self._predictor.predict_torch(
+            points.to(self._device),
+            torch.as_tensor(labels, dtype=torch.int32, device=self._device),
+            boxes,
+            masks,
+            multimask_output=False,
+            return_logits=True,
+        )
+        return Decoded(logits[:, 0], low_res, iou[:, 0])
 
 
 LOOPS = {"authors": Authors, "plain_rde": PlainRdeLoop, "plain_sam_pt": PlainSamPtLoop}

@@ -229,7 +229,10 @@ def rde(a: argparse.Namespace, folder: Path) -> None:
 
 
 def sam_pt(a: argparse.Namespace, folder: Path) -> None:
-    """SAM-PT (PIPs, MobileSAM, random weights) against plain loops; on a GPU with SAM ViT-B where there is one."""
+    """SAM-PT (PIPs, MobileSAM, made-up weights) against plain loops; on a GPU with SAM ViT-B where there is one.
+
+    The plain loop drives the SAM through the package's own predictor.
+    """
     import torch
 
     on_gpu = torch.cuda.is_available()
@@ -245,7 +248,8 @@ def sam_pt(a: argparse.Namespace, folder: Path) -> None:
         manifest = boxes(folder / f"{objects}", frames=a.frames, objects=objects)
         where = torch.cuda.get_device_name() if on_gpu else "a CPU"
         report = Report(f"SAM-PT on {where}, 480p, {objects} objects", "decodings", "points", "encode", "decode")
-        result = race(contenders, manifest, folder / f"race-{objects}", device="cuda" if on_gpu else "cpu")
+        place = folder / f"race-{objects}"
+        result = race(contenders, manifest, place, device="cuda" if on_gpu else "cpu", rounds=a.rounds)
         cells = {label: [str(sum(cost.evaluations for cost in costs))] for label, costs in result.costs.items()}
         for label, costs in result.costs.items():
             cells[label] += [f"{sum(c.stages[stage] for c in costs):.1f} s" for stage in ("points", "encode", "decode")]
@@ -254,17 +258,25 @@ def sam_pt(a: argparse.Namespace, folder: Path) -> None:
 
 
 def sam_pt_weights(folder: Path, sam: str) -> dict[str, dict[str, str]]:
-    """Seeded random weights of PIPs and of a SAM, in files for both roles."""
-    import torch
-    from segment_anything_hq import sam_model_registry
+    """Made-up weights of PIPs and of a SAM, in files for both roles.
 
+    The points move little and stay visible: with weights at random, float noise grows into pixels, and masks of
+    contenders could not be compared.
+    """
+    import torch
+
+    from tests.unit import tiny_points, tiny_sams
     from vosflow.trackers.sam_pt.points.pips_network import PipsNetwork
 
     torch.manual_seed(0)
-    weights = sam_model_registry["vit_tiny" if sam == "mobile_sam" else sam]().state_dict()
+    network = tiny_sams.package.sam_model_registry["vit_tiny" if sam == "mobile_sam" else sam]()
+    tiny_sams.fill(network)
     of_hq = ("hf_", "compress_vit_feat", "embedding_encoder", "embedding_maskfeature")
-    plain = {name: value for name, value in weights.items() if not any(part in name for part in of_hq)}
-    files = {"sam": plain, "point_tracker": PipsNetwork(4).state_dict()}
+    plain = {name: value for name, value in network.state_dict().items() if not any(part in name for part in of_hq)}
+    points = PipsNetwork(4)
+    tiny_points.scale_(points, {"to_delta.15.": 0.02})
+    points.vis_predictor[0].bias.data += 2
+    files = {"sam": plain, "point_tracker": points.state_dict()}
     for role, content in files.items():
         torch.save(content, folder / f"{role}.pth")
     return {role: {"id": role, "path": str(folder / f"{role}.pth")} for role in files}

@@ -123,7 +123,8 @@ def _forward_anew(clip, prompts, settings, sample, points, sam):
             continue
         masks = window > 0
         areas = masks[:, 1:].sum((2, 3)).float()
-        areas[areas <= 25] = torch.nan
+        small = areas <= 25
+        areas[small] = torch.nan
         if horizon // 4 < areas.shape[1]:
             areas[:, : horizon // 4] = torch.nan
         others = starts[(starts > start) & (starts < frames)]
@@ -131,7 +132,7 @@ def _forward_anew(clip, prompts, settings, sample, points, sam):
         first = masks[:, 0].sum((1, 2))
         for row, k in enumerate(active):
             at = _frame(settings.reinit_variant, areas, first, row, horizon, sync)
-            if settings.compat == "fixed" and areas[row, at].isnan():
+            if settings.compat == "fixed" and small[row, at]:
                 starts[k] = frames
                 logits[k, end:] = -torch.inf
                 continue

@@ -23,7 +23,7 @@ from vosflow.catalog import Dataset, DriveFolderSource, DriveSource, HttpSource,
 from vosflow.datasets import drive, fetch, reporter, transfer
 from vosflow.datasets.expected import Expected, file_digests
 from vosflow.datasets.fetch import fetch_archive, fetch_file
-from vosflow.datasets.listing import print_catalog
+from vosflow.datasets.listing import catalog_rows, print_catalog
 from vosflow.errors import VosflowError
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -399,6 +399,10 @@ def test_the_list_of_some_files_tells_what_is_noted_on_them(tmp_path, capsys):
     assert "davis2017: frames are those of the publisher" in few and "464ebb59" not in few
     print_catalog(tmp_path)
     assert "frames are those of the publisher" not in capsys.readouterr().out  # a table, and not all notes
+
+
+def test_a_word_of_the_list_is_not_sought_in_how_files_are_checked(tmp_path):
+    assert {row.kind for row in catalog_rows(tmp_path, "rde")} == {"rde"}  # and not all that is "recorded"
 
 
 def test_the_remedy_is_for_the_data_folder_in_use(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -139,3 +140,11 @@ def test_a_folder_with_both_is_imported_as_both(tmp_path, monkeypatch):
     davis = make_full(make_davis_tree(tmp_path / "DAVIS"))
     found = imports.import_dataset(davis, "davis2017", None, tmp_path / "data", tmp_path / "locks")
     assert found == ["trainval-480p", "trainval-full"]
+
+
+def test_frames_without_masks_are_a_note_and_not_used(tmp_path):
+    davis = make_full(make_davis_tree(tmp_path / "DAVIS"))
+    shutil.rmtree(davis / "Annotations/Full-Resolution")
+    manifest = build_manifest("davis2017", "val", davis)
+    assert manifest.video("bear").full_frames is None
+    assert any("Annotations/Full-Resolution is missing beside it" in note for note in manifest.notes)

@@ -80,7 +80,11 @@ def test_files_that_one_has_already_are_used_by_role(tmp_path):
     [
         ({"smm": "mobile_sam"}, {}, "unknown role of weights.*'smm'"),
         ({"point_tracker": "pips"}, {"points": "none"}, "unknown role of weights.*'point_tracker'"),
-        ({"sam": "sam_vit_b"}, {}, "sam_vit_b holds weights of sam, and role sam of tracker .* runs mobile_sam"),
+        (
+            {"sam": "sam_vit_b"},
+            {},
+            "sam_vit_b holds weights of sam, and role sam of tracker .* runs mobile_sam.*another network for this role",
+        ),
         ({"sam": "mobile_samm"}, {}, "did you mean 'mobile_sam'"),
         ("mobile_sam", {}, "takes its weights by role"),
         ({"sam": []}, {}, "an empty list"),

@@ -17,9 +17,11 @@ from vosflow.artefacts import Artefacts, ArtefactStore
 from vosflow.errors import VosflowError
 from vosflow.trackers.base import Checkpoint
 from vosflow.trackers.sam_pt.clip import Clip
+from vosflow.trackers.sam_pt.following import PointFollower
 from vosflow.trackers.sam_pt.points import raft as raft_module
 from vosflow.trackers.sam_pt.points import raft_network
 from vosflow.trackers.sam_pt.points.raft import Raft
+from vosflow.trackers.sam_pt.settings import Settings
 
 FRAMES = make_frames(4, 128, 134, seed=2)  # 134: padded by 1 pixel on either side
 QUERIES = [(0, 0.1, 0.1), (1, 133, 127), (3, 60, 50)]
@@ -167,3 +169,16 @@ def test_weights_of_another_network_are_refused(tmp_path):
 def test_small_frames_are_refused(tracker, shape):
     with pytest.raises(VosflowError, match="(?s)too small for RAFT.*2 x 2 places.*at least 128 pixels"):
         track(tracker, FRAMES[:, : shape[0], : shape[1]], QUERIES[:1])
+
+
+def test_flow_is_computed_once_for_any_number_of_objects(tracker, checkpoint):
+    """Also where nothing is kept on a disk."""
+    settings = Settings(point_tracker="raft", point_tracker_mask_batch_size=1)
+    artefacts = Artefacts()
+    follow = PointFollower(settings, tracker, {"point_tracker": checkpoint}, artefacts, "video")
+    queries = np.zeros((3, 1, 3), np.float32)
+    queries[:, 0, 1:] = [(20, 20), (60, 50), (100, 90)]
+    trajectories = follow(Clip.of_array(FRAMES), queries, np.ones((3, *FRAMES.shape[1:3]), bool))
+    assert artefacts.counts == {"flow": {"made": 1, "reused": 0}, "point_tracks": {"made": 1, "reused": 0}}
+    alone = track(tracker, FRAMES, [(0, 60, 50)])
+    np.testing.assert_array_equal(trajectories.positions[:, 1], alone.positions)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -215,6 +216,32 @@ def test_random_boxes_lie_in_the_image(seed, width, height):
     assert h * w >= 0.3 * min(width, height) ** 2
 
 
+def test_errors_of_masks_reach_a_few_pixels_in_a_crop_of_the_authors_size():
+    mask = np.zeros((384, 384), bool)
+    mask[90:300, 80:310] = True
+    near = cv2.dilate(mask.astype(np.uint8), np.ones((81, 81), np.uint8)) > 0
+    for seed in range(5):
+        changed = perturb_mask(mask, np.random.default_rng(seed), 0.85)
+        iou = (mask & changed).sum() / (mask | changed).sum()
+        assert 0.75 < iou < 0.85  # single steps are small, so it ends just below
+        assert (changed & ~near).sum() < 0.05 * mask.sum()
+
+
+def test_colour_goes_from_all_frames_or_none_and_about_once_in_twenty():
+    rng = np.random.default_rng(0)
+    noise = Image.fromarray(rng.integers(0, 256, (24, 32, 3), dtype=np.uint8))
+    pair = noise, Image.fromarray(np.ones((24, 32), np.uint8))
+    for draw in (lambda: augment_clip([pair] * 2, rng, 32, (0.9, 1.0)), lambda: pseudo_frames(pair, rng, 32, 2)):
+        grey = [[_saturation(frame) < 12 for frame, _ in draw()] for _ in range(300)]
+        assert all(len(set(frames)) == 1 for frames in grey)
+        assert 4 <= sum(frames[0] for frames in grey) <= 30
+
+
+def _saturation(image: Image.Image) -> float:
+    pixels = np.asarray(image).astype(int)[8:-8, 8:-8]
+    return float(np.median(pixels.max(axis=2) - pixels.min(axis=2)))
+
+
 def test_masks_move_with_their_images():
     rng = np.random.default_rng(3)
     labels = np.zeros((60, 80), np.uint8)
@@ -307,14 +334,28 @@ def test_frames_of_a_clip_are_in_order_and_not_too_far_apart(seed, frames, jump,
     assert len(places) == 5 and gaps.min() >= 0 and gaps.max() <= max(1, jump // step) + 1
 
 
+@settings(deadline=None, max_examples=40)
+@given(st.integers(0, 10_000), st.integers(40, 200), st.integers(1, 25))
+def test_clips_begin_where_the_video_leaves_room_for_their_jumps(seed, frames, jump):
+    files = [(Path(f"{t}.jpg"), Path(f"{t}.png")) for t in range(frames)]
+    clip = draw_frames(VideoSet({"v": files}), "v", np.random.default_rng(seed), 5, jump)
+    places = sorted(int(image.stem) for image, _ in clip)
+    assert places[0] <= max(jump // 2, frames - 5 * jump)
+
+
 def test_objects_of_bl30k_are_large_or_shrink():
-    first, later = np.zeros((60, 60), np.uint8), np.zeros((60, 60), np.uint8)
+    first, later = np.zeros((384, 384), np.uint8), np.zeros((384, 384), np.uint8)
     first[:40, :40], first[50:60, 0:12], first[50:60, 20:25], first[40:55, 40:55] = 1, 2, 3, 4  # 1600, 120, 50, 225
     later[:30, 40:] = 4  # grows to 600 pixels
     maps = [first, later, later]
     rng = np.random.default_rng(0)
     seen = {k for _ in range(40) for k in choose_objects(maps, rng, checks_areas=True)}
     assert seen == {1, 2}
+    tiny = [labels[:96, :96] for labels in maps]  # a crop of a sixteenth, where pixels count for 16
+    tiny[0][50:60, 20:25] = 0
+    tiny[0][70, 70:75] = 3  # for 80
+    seen = {k for _ in range(40) for k in choose_objects(tiny, rng, checks_areas=True)}
+    assert seen == {1, 2, 4}
     assert {k for _ in range(40) for k in choose_objects(maps, rng, checks_areas=False)} == {1, 2, 3, 4}
     assert choose_objects([np.zeros((4, 4), np.uint8)] * 3, rng, checks_areas=False) == []
 

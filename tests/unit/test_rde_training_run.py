@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from tests.unit.clips import make_videos, moving_boxes
+from vosflow import digest
 from vosflow.config import parse_config
 from vosflow.datasets.training_sets import FLAT_SETS
 from vosflow.errors import VosflowError
@@ -111,6 +113,16 @@ def test_a_killed_stage_goes_on_with_the_same_curve(sets, stage0, tmp_path, monk
     assert curve(tmp_path) == curve(stage0)
     wanted, found = load_file(stage0 / WEIGHTS), load_file(tmp_path / WEIGHTS)
     assert all(torch.equal(found[name], wanted[name]) for name in wanted)
+
+
+def test_files_that_are_gone_come_back_from_the_work_file_alone(sets, stage0, tmp_path, monkeypatch):
+    shutil.copytree(stage0, tmp_path / "mine")
+    for name in (CURVES, WEIGHTS, SAMPLES):  # as Snakemake leaves it when the disk is full in the end
+        (tmp_path / "mine" / name).unlink()
+    monkeypatch.setattr(StageTraining, "update", None)
+    train_alone(plan(sets, 0), tmp_path / "mine", "cpu")
+    for name in (CURVES, WEIGHTS, SAMPLES):
+        assert (tmp_path / "mine" / name).read_bytes() == (stage0 / name).read_bytes()
 
 
 def test_the_next_stage_takes_up_the_weights_and_the_tracker_takes_those(sets, stage0, tmp_path):
@@ -244,6 +256,32 @@ def test_names_of_stages_and_runs_hold_what_decides_the_weights():
     assert all(a != b for a, b in zip(made(settings={"seed": 1}), first, strict=True))
 
 
+@pytest.mark.parametrize(
+    "module, trains_again",
+    [
+        ("vosflow.trackers.rde.policies", False),
+        ("vosflow.trackers.rde", False),
+        ("vosflow.catalog", False),
+        ("vosflow.training.rde.telling", False),
+        ("vosflow.trackers.rde.network", True),
+        ("vosflow.training.rde.augmentation", True),
+        ("vosflow.datasets.training_sets", True),
+    ],
+)
+def test_only_code_that_decides_weights_trains_again(module, trains_again, monkeypatch):
+    def made() -> str:
+        return plan_trainings(parse_config(config()))[0].made
+
+    before, read = made(), digest._module_logic
+
+    def edited(name, *file):
+        logic, imports = read(name, *file)
+        return (logic + "edited" if name == module else logic), imports
+
+    monkeypatch.setattr(digest, "_module_logic", edited)
+    assert (made() != before) == trains_again
+
+
 def test_a_job_of_an_edited_training_is_refused():
     study = Study(parse_config(config()))
     job = study.trainings[0]
@@ -277,6 +315,8 @@ def test_full_size_asks_for_gpus_imagenet_and_the_catalogs_sets():
         ({"stage_settings": {3: {}}}, "settings for stage 3, which is not trained"),
         ({"backbone": "imagenet"}, "ImageNet weights are for networks of width 64"),
         ({"data": {**DEMO, "davis": "nowhere"}}, "the folder is missing"),
+        ({"data": {**DEMO, "davis": str(HOUSE)}}, "is not the training set davis: it has no JPEGImages"),
+        ({"data": {**DEMO, "static": str(HOUSE)}}, "is not the training set static: it has no fss"),
         ({"data": {"static": "demo"}}, "BL30K"),
         ({"settings": {"learning_rat": 1}}, "did you mean 'learning_rate'"),
         ({"settings": {"crop": 50}}, "multiple of 16"),
@@ -289,6 +329,10 @@ def test_what_is_refused_at_planning(changes, problem):
 
 
 def test_names_of_weights_that_are_not_trained():
+    named = config()
+    named["training"]["rde_s03"] = named["training"].pop("mine")
+    with pytest.raises(VosflowError, match="a training and a checkpoint have one name"):
+        plan_trainings(parse_config(named))
     study = parse_config(config())
     assert find_trained(study, "mine").plan.stage == 2 and find_trained(study, "sam2.1_large") is None
     with pytest.raises(VosflowError, match="no weights called mine.stage3"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,8 +12,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from vosflow.config import read_config
 from vosflow.errors import VosflowError
 from vosflow.method import Method
+from vosflow.study import load_study
 from vosflow.trackers.sam_pt.clip import Clip, working_size
 from vosflow.trackers.sam_pt.merging import Merger, resize_mask
 from vosflow.trackers.sam_pt.parts import POINT_TRACKERS, SAMS, load_part
@@ -23,6 +26,7 @@ from vosflow.trackers.sam_pt.settings import Settings
 from vosflow.trackers.sam_pt.tracker import SamPtTracker
 from vosflow.trackers.sam_pt.visibility import Visibility, mark_differing_patches, mark_outside, to_lab
 
+STUDY = Path(__file__).parents[2] / "studies/sam_pt.yaml"
 METHODS = ["random", "kmedoids", "shi-tomasi", "mixed"]
 TOY = {"point_tracker": "tests.unit.toy_sam_pt:ToyPoints", "sam": "tests.unit.toy_sam_pt:ToySam"}
 
@@ -159,6 +163,13 @@ TOGETHER = "reinit-on-similar-mask-area-and-sync-masks"
         (HORIZON, [[100] * 8, [10] * 8], None, [6, 6], [True, False]),
         (HORIZON, [[100] * 8], 3, [3], [True]),
         (HORIZON, [[100] * 8], 9, [6], [True]),
+        (
+            HORIZON,
+            [[100] * 8, [100, 9] + [100] * 6],
+            0,
+            [0, 0],
+            [True, False],
+        ),  # in the first quarter, for another's sake
         # the first quarter and areas up to 25 say nothing: the median of 50, 70, 90 (the lower one of an even number)
         (MEDIAN, [[100, 1, 1, 90, 50, 25, 70, 80]], None, [5], [True]),
         (SIMILAR, [[100, 100, 100, 90, 50, 104, 70, 80], [60, 0, 0, 90, 0, 0, 55, 61]], None, [4, 6], [True, True]),
@@ -233,6 +244,58 @@ def test_each_point_tracker_can_be_planned(preset, point_tracker):
     settings = Settings(preset=preset, point_tracker=point_tracker)
     assert set(SamPtTracker.parts(settings)) >= {"sam", "point_tracker"}
     assert settings.notes()[0].startswith(f"preset {preset} (") and point_tracker in settings.notes()[0]
+
+
+VOS = ("davis2016-val", "davis2017-val", "davis2017-test-dev", "youtubevos2018-valid_all_frames")
+NO_REFINEMENT = {"iterative_refinement_iterations": 0}
+INSTANCES = {
+    **NO_REFINEMENT,
+    "add_other_objects_positive_points_as_negative_points": False,
+    "point_tracker_mask_batch_size": 100,
+    "masks_batch_size": 100,
+    "size": 360,
+    "seed": 36,
+}
+SUPERGLUE = {
+    "point_tracker": "superglue",
+    "negative_points_per_mask": 0,
+    "positive_point_selection_method": "random",
+    "negative_point_selection_method": "random",
+    "iterative_refinement_iterations": 3,
+}
+TAPIR = {"positive_points_per_mask": 32, "negative_points_per_mask": 72, "iterative_refinement_iterations": 24}
+REINIT = {"use_point_reinit": True}
+COMMANDS = [  # of docs/04-running-experiments.md at both commits: dataset, preset, what the command line says
+    *((dataset, "paper", more) for dataset in (*VOS, "mose-valid") for more in ({}, REINIT)),
+    *(("davis2017-val", "paper", {"point_tracker": name}) for name in ("raft", "tapnet", "cotracker")),
+    *(("davis2017-val", "paper", {"sam": name}) for name in ("vit_h", "vit_l", "vit_b", "hq_vit_h")),
+    ("uvo-val", "paper", INSTANCES),
+    ("uvo-val-tiny", "paper", {**INSTANCES, **REINIT, "negative_points_per_mask": 8}),
+    *((dataset, "head", {}) for dataset in VOS),
+    ("mose-valid", "head", NO_REFINEMENT),
+    ("bdd100k_mots-val", "head", {**NO_REFINEMENT, "point_tracker_mask_batch_size": 100}),
+    ("davis2017-val", "head", REINIT),
+    *(("davis2017-val", "head", {"point_tracker": name}) for name in ("raft", "tapnet")),
+    *(
+        ("davis2017-val", "head", {"point_tracker": name, "positive_points_per_mask": 8})
+        for name in ("pips", "pips_plus_plus")
+    ),
+    ("davis2017-val", "head", {"point_tracker": "tapir", **TAPIR}),
+    ("davis2017-val", "head", SUPERGLUE),
+    *(("davis2017-val", "head", {"sam": name}) for name in ("vit_h", "vit_l", "vit_b", "hq_vit_h")),
+    *(
+        ("davis2017-val", preset, {"sam": name, "iterative_refinement_iterations": 3})
+        for preset in ("paper", "head")
+        for name in ("light_hq_tiny", "mobile_sam")
+    ),
+]
+
+
+def test_the_study_has_a_run_for_each_documented_command():
+    runs = [(run.dataset.id, run.settings) for run in load_study(read_config(STUDY)).runs]
+    for dataset, preset, more in COMMANDS:
+        wanted = Settings(preset=preset, **more).model_dump(mode="json")
+        assert (dataset, wanted) in runs, (dataset, preset, more)
 
 
 @pytest.mark.parametrize("sam", SAMS)

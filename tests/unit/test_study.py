@@ -40,6 +40,11 @@ def sam2(weights, **settings):
     return {"dataset": "demo/val", "tracker": "sam2", "checkpoint": "mine", "settings": settings}
 
 
+def sam_pt(point_tracker: str, weights: str) -> dict:
+    settings = {"point_tracker": point_tracker}
+    return {"dataset": "demo/val", "tracker": "sam_pt", "checkpoint": {"point_tracker": weights}, "settings": settings}
+
+
 def test_swept_settings_are_in_the_folder_name(weights):
     study = plan({**sam2(weights, num_maskmem=[1, 7]), "name": "sam2_b+"}, checkpoints=weights)
     assert ids(study) == ["demo-val/sam2_b+@num_maskmem=1", "demo-val/sam2_b+@num_maskmem=7"]
@@ -53,6 +58,16 @@ def test_sweeps_multiply_in_alphabetical_order(weights):
         "mine@num_maskmem=1@score_thresh=0.5",
         "mine@num_maskmem=7@score_thresh=0",
         "mine@num_maskmem=7@score_thresh=0.5",
+    ]
+
+
+def test_swept_settings_that_are_mappings_have_plain_names():
+    knobs = [{"iters": 2}, {"iters": 4}]
+    settings = {"point_tracker": "raft", "point_tracker_settings": knobs}
+    study = plan({"dataset": "demo/val", "tracker": "sam_pt", "settings": settings})
+    assert [run.id.rpartition("@")[2] for run in study.runs] == [
+        "point_tracker_settings=iters-2",
+        "point_tracker_settings=iters-4",
     ]
 
 
@@ -138,6 +153,8 @@ def test_gpus_are_asked_for_only_where_they_are_used(weights):
         ({"dataset": "demo/val", "tracker": "flow", "checkpoint": "sam2.1_tiny"}, "takes no checkpoint"),
         ({"dataset": "demo/val", "tracker": "sam2", "checkpoint": "sam2.1_tinny"}, "did you mean 'sam2.1_tiny'"),
         ({"dataset": "demo/val", "tracker": "flow", "settings": {"prest": 1}}, "did you mean 'preset'"),
+        (sam_pt("raft", "raft_small"), "holds weights of raft_small"),
+        (sam_pt("cotracker3", "cotracker3_scaled_offline"), "holds weights of cotracker3_offline"),
         ({"dataset": "demo/val", "tracker": "no.such.module:Tracker"}, "cannot be imported"),
         ({"dataset": "demo/val", "tracker": "vosflow.study:Study"}, "is no tracker: it lacks Settings"),
     ],

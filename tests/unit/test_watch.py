@@ -20,6 +20,12 @@ from vosflow.watch import StudyWatch, span
 NOW = datetime.now(UTC).replace(microsecond=0)
 
 
+@pytest.fixture(autouse=True)
+def _now(monkeypatch) -> None:
+    """The time at which a test begins, not that at which the tests were collected, minutes ago perhaps."""
+    monkeypatch.setitem(globals(), "NOW", datetime.now(UTC).replace(microsecond=0))
+
+
 @pytest.fixture
 def watch(tmp_path, monkeypatch) -> StudyWatch:
     monkeypatch.chdir(tmp_path)

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
 from vosflow.catalog import Split
-from vosflow.datasets.layout import full_folders, require_folders
+from vosflow.datasets.layout import full_folders, notes_on_full_frames, require_folders
 from vosflow.datasets.lists import check_names, read_list
 from vosflow.datasets.prompts import PromptRule
 from vosflow.datasets.videos import Plan, VideoFiles
@@ -42,7 +42,7 @@ def plan(root: Path, split: str, facts: Split, lists: Mapping[str, Path]) -> Pla
         )
         for name in check_names(listed, source)
     )
-    return Plan(videos, binary_ground_truth=True)
+    return Plan(videos, notes_on_full_frames(root), binary_ground_truth=True)
 
 
 def frame_pairs(path: Path) -> dict[str, list[str]]:

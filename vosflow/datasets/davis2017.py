@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from vosflow.catalog import Split
-from vosflow.datasets.layout import full_folders, require_folders
+from vosflow.datasets.layout import full_folders, notes_on_full_frames, require_folders
 from vosflow.datasets.lists import read_names
 from vosflow.datasets.prompts import PromptRule
 from vosflow.datasets.videos import Plan, VideoFiles
@@ -41,5 +41,6 @@ def plan(root: Path, split: str, facts: Split, lists: Mapping[str, Path]) -> Pla
                 **full_folders(root, name, lists.get("full_frames")),
             )
             for name in read_names(source)
-        )
+        ),
+        notes_on_full_frames(root),
     )

@@ -30,7 +30,7 @@ def require_folders(root: Path, folders: Sequence[str], usual: str = "") -> None
 def full_folders(root: Path, video: str, beside: Path | None = None) -> dict[str, str]:
     """A DAVIS video's folders in the camera's resolution, `full_frames` and `full_masks` of `VideoFiles`; {} without.
 
-    They are relative to `root`, or absolute.
+    They are relative to `root`, or absolute. Frames without masks are not taken, see `notes_on_full_frames`.
 
     Args:
         beside: the folder of the frames of all videos, where an archive of its own holds them.
@@ -38,10 +38,20 @@ def full_folders(root: Path, video: str, beside: Path | None = None) -> dict[str
     if beside is not None:
         top, name = beside.absolute().parent.parent.as_posix() + "/", beside.name
     else:
-        top, name = "", next((name for name in FULL if (root / "JPEGImages" / name / video).is_dir()), None)
+        whole = (name for name in FULL if (root / "JPEGImages" / name / video).is_dir())
+        top, name = "", next((name for name in whole if (root / "Annotations" / name).is_dir()), None)
     if name is None:
         return {}
     return {"full_frames": f"{top}JPEGImages/{name}/{video}", "full_masks": f"{top}Annotations/{name}/{video}"}
+
+
+def notes_on_full_frames(root: Path) -> tuple[str, ...]:
+    """One sentence where DAVIS's frames in the camera's resolution are there and their masks are not."""
+    return tuple(
+        f"JPEGImages/{name} is not used by any tracker: Annotations/{name} is missing beside it"
+        for name in FULL
+        if (root / "JPEGImages" / name).is_dir() and not (root / "Annotations" / name).is_dir()
+    )
 
 
 def find_part(root: Path, places: Iterable[str], holds: Sequence[str]) -> Path:

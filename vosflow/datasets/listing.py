@@ -31,7 +31,10 @@ class Row:
 
 
 def catalog_rows(data: str | Path, word: str = "") -> list[Row]:
-    """All files of the catalog in whose row `word` stands (upper and lower case alike), datasets first."""
+    """All files of the catalog in whose row `word` stands (upper and lower case alike), datasets first.
+
+    Not in how they are checked: "rde" stands in "recorded".
+    """
     data = Path(data)
     rows = []
     for name, dataset in load_datasets().items():
@@ -47,7 +50,11 @@ def catalog_rows(data: str | Path, word: str = "") -> list[Row]:
         place = REPOSITORY / entry.path if entry.path else data / "checkpoints" / entry.file
         access = "in vosflow" if entry.path else "open"
         rows.append(Row(entry.network, name, access, entry.licence, *_facts(entry), place, _here(place)))
-    return [row for row in rows if word.lower() in " ".join(map(str, vars(row).values())).lower()]
+    return [row for row in rows if word.lower() in _searched(row).lower()]
+
+
+def _searched(row: Row) -> str:
+    return " ".join([row.kind, row.id, row.access, row.licence, str(row.place), row.here])
 
 
 def print_catalog(data: str | Path, word: str = "") -> None:

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vosflow.catalog import find_checkpoint, find_dataset
+from vosflow.catalog import find_checkpoint, find_dataset, load_checkpoints
 from vosflow.config import Config, TrainingConfig
+from vosflow.datasets.training_sets import FLAT_SETS
 from vosflow.digest import code_digest, data_digest
 from vosflow.errors import VosflowError
 from vosflow.sources import FETCHED, dataset_source
@@ -21,8 +22,20 @@ from vosflow.validation import explain_validation
 
 DEMO = "demo"  # instead of a folder: the set that vosflow draws
 DEMO_SETS = "{data}/training/demo_sets.json"  # the sign that these are there
+LAYOUTS = {  # of one's own folders
+    "static": ("fss", *FLAT_SETS),
+    "bl30k": ("JPEGImages", "Annotations"),
+    "davis": ("JPEGImages", "Annotations", "ImageSets/2017/train.txt"),
+    "youtube": ("JPEGImages", "Annotations"),
+}
 IMAGENET = {"resnet50": "resnet50_imagenet", "resnet18": "resnet18_imagenet"}
 WEIGHTS, CURVES = "weights.safetensors", "curves.csv"
+
+# Imported where stages are trained, but nothing that weights follow from: how RDE-VOS tracks, other datasets and the
+# catalog, settings (whose values count instead), and what tells of the progress. A training takes weeks.
+NO_WEIGHTS = ("vosflow.trackers.rde", "vosflow.datasets", "vosflow.training.rde.settings") + tuple(
+    f"vosflow.training.rde.{name}" for name in ("curves", "measuring", "telling")
+)
 
 
 @dataclass(frozen=True)
@@ -82,12 +95,12 @@ def plan_trainings(config: Config) -> list[StageJob]:
     Raises:
         VosflowError: stages in an order that does not exist, wrong settings, or data that nobody knows.
     """
-    taken = [name for name in config.training if name in config.checkpoints]
+    taken = [name for name in config.training if name in config.checkpoints or name in load_checkpoints()]
     if taken:
         raise VosflowError(
             "a training and a checkpoint have one name",
             path=f"training.{taken[0]}",
-            expected="names that tell them apart",
+            expected="names that tell it from those of the catalog and those below `checkpoints:`",
             remedy="choose another name for the training",
         )
     return [job for name, training in config.training.items() for job in _plan_stages(config, name, training)]
@@ -131,7 +144,7 @@ def _plan_stages(config: Config, name: str, training: TrainingConfig) -> Iterato
             "sets": [source.identity for source in sources],
             "before": previous and previous.made,
             "imagenet": [find_checkpoint(IMAGENET[part]).identity for part in sorted(imagenet)],
-            "code": code_digest("vosflow.training.rde.trainer"),
+            "code": code_digest("vosflow.training.rde.trainer", without=NO_WEIGHTS),
         }
         made = data_digest(deciding)[:8]
         before = (previous.weights,) if previous else weights
@@ -191,8 +204,9 @@ def _set_source(config: Config, name: str, training: TrainingConfig, kind: str) 
     data, given = config.paths.data, training.data.get(kind)
     if given == DEMO:
         marker = DEMO_SETS.format(data=data)
-        code = code_digest("vosflow.training.rde.demo_sets")
-        return _SetSource(SetFolder(kind, f"{marker.removesuffix('.json')}/{kind}"), [kind, code], (marker,))
+        return _SetSource(
+            SetFolder(kind, f"{marker.removesuffix('.json')}/{kind}"), [kind, demo_sets_code()], (marker,)
+        )
     if given is not None:
         if not Path(given).is_dir():
             raise VosflowError(
@@ -200,6 +214,13 @@ def _set_source(config: Config, name: str, training: TrainingConfig, kind: str) 
                 path=given,
                 expected=f"the training set {kind}, as the config says at training.{name}.data.{kind}",
                 remedy="mount or correct the path",
+            )
+        if lacking := [part for part in LAYOUTS[kind] if not Path(given, part).exists()]:
+            raise VosflowError(
+                f"the folder is not the training set {kind}: it has no {lacking[0]}",
+                path=given,
+                expected=", ".join(LAYOUTS[kind]),
+                remedy=f"correct training.{name}.data.{kind}: the stage that needs it may begin days from now",
             )
         return _SetSource(SetFolder(kind, given), [kind, given, _entries(given)], ())
     if kind == "bl30k":
@@ -214,6 +235,11 @@ def _set_source(config: Config, name: str, training: TrainingConfig, kind: str) 
         return _SetSource(SetFolder(kind, f"{folder}/static"), [kind, archive.identity], (f"{folder}.json",))
     source = dataset_source(config, {"davis": "davis2017/train", "youtube": "youtubevos2019/train"}[kind])
     return _SetSource(SetFolder(kind, source.root), [kind, source.root], source.requires)
+
+
+def demo_sets_code() -> str:
+    """Digest of the code that decides what the demo's training sets are."""
+    return code_digest("vosflow.training.rde.demo_sets", without=NO_WEIGHTS)
 
 
 @functools.cache

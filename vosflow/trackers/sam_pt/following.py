@@ -59,8 +59,8 @@ class PointFollower:
             queries: float32 [O, P, 3], (frame of the clip, x, y).
             masks: bool [O, H, W], from which they were sampled; for point trackers that match masks.
         """
-        matches_masks = getattr(self._point_tracker, "matches_masks", False)
-        most = len(queries) if matches_masks else self._settings.point_tracker_mask_batch_size
+        at_once = any(getattr(self._point_tracker, name, False) for name in ("matches_masks", "costs_by_frames"))
+        most = len(queries) if at_once else self._settings.point_tracker_mask_batch_size
         groups = [self._follow(clip, queries[k : k + most], masks[k : k + most]) for k in range(0, len(queries), most)]
         return Trajectories(
             np.concatenate([group.positions for group in groups], 1),

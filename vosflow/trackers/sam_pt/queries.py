@@ -91,12 +91,13 @@ def kmedoid_points(mask: np.ndarray, count: int, rng: np.random.Generator, most:
 
 
 def kmedoids(points: np.ndarray, count: int) -> np.ndarray:
-    """Indices of medoids of `points` [N, D] by alternation (Park and Jun 2009), the default of scikit-learn-extra.
+    """Indices of medoids of `points` [N, 2] by alternation (Park and Jun 2009), the default of scikit-learn-extra.
 
     It starts from the points whose distances to all others are least; then each point joins its nearest medoid, and
     each cluster's most central point becomes its medoid, until none changes.
     """
-    distances = np.sqrt(((points[:, None] - points[None]) ** 2).sum(-1))  # [N, N]
+    x, y = points.T
+    distances = np.sqrt((x[:, None] - x) ** 2 + (y[:, None] - y) ** 2)  # [N, N]
     medoids = np.argpartition(distances.sum(1), count - 1)[:count]
     for _ in range(KMEDOIDS_ROUNDS):
         before = medoids.copy()

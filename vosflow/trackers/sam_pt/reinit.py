@@ -35,12 +35,12 @@ def choose_frames(
     """
     areas = torch.from_numpy(masks.sum((2, 3)).astype(np.float32))  # [O, L]
     first, later = areas[:, 0], areas[:, 1:].clone()
-    later[later <= SMALLEST_AREA] = torch.nan
+    large_enough = later > SMALLEST_AREA
+    later[~large_enough] = torch.nan
     if horizon // 4 < later.shape[1]:
         later[:, : horizon // 4] = torch.nan
     chosen = _choose(variant, later, first, horizon, next_start)
-    usable = ~later[torch.arange(len(later)), chosen].isnan()
-    return chosen.numpy(), usable.numpy()
+    return chosen.numpy(), large_enough[torch.arange(len(later)), chosen].numpy()
 
 
 def _choose(variant: str, later: Tensor, first: Tensor, horizon: int, next_start: int | None) -> Tensor:

@@ -47,7 +47,7 @@ class Settings(TrackerSettings):
 
             1. An object's score is the mean over the frames where it was prompted; the published one is minus infinity
                if there is one frame without.
-            2. With use_point_reinit, an object whose masks are all too small to start from again stays lost; the
+            2. With use_point_reinit, an object whose mask is too small where it should start again stays lost; the
                published check for it never holds, so that points are made up in the frame's corner.
             3. Objects see each other's points also beyond masks_batch_size.
             4. The refinement box is scaled to SAM's input like points are (it is the same at longest_size 1024).
@@ -79,7 +79,7 @@ class Settings(TrackerSettings):
         longest_size: pixels of the longest side of the frames that are worked on. size: of the shortest one instead.
         max_num_masks: objects proposed on the first frame, where the dataset gives no prompts.
         seed: of all that is drawn. Each object of each video has random numbers of its own.
-        precision: of SAM. The authors use float32.
+        precision: of SAM. The authors use float32, for video instance segmentation automatic mixed precision (float16).
     """
 
     preset: Literal["paper", "head"] = "paper"

@@ -22,7 +22,7 @@ from vosflow.training.rde.schedules import max_jump
 from vosflow.training.rde.sets import TRIES, VideoSet, choose_objects, draw_frames, read_pair
 from vosflow.training.rde.settings import StageSettings
 
-LOWEST_IOU = (0.85, 1.0)  # of perturbed masks, drawn for each
+LOWEST_IOU = (0.85, 1.0)  # of perturbed masks, drawn for each clip
 ANOTHER = 20  # samples tried where files are skipped; more than these, and the set is broken
 
 Sample = tuple[torch.Tensor, torch.Tensor, torch.Tensor, int]
@@ -125,7 +125,7 @@ class Samples(Dataset):
             top, left, height, width = random_box(whole[0][0].size, rng, self._settings.crop_area)
             box = (left, top, left + width, top + height)
             pairs = [
-                (p.resize((crop, crop), Image.BILINEAR, box), labels.resize((crop, crop), Image.NEAREST, box))
+                (p.resize((crop, crop), Image.BICUBIC, box), labels.resize((crop, crop), Image.NEAREST, box))
                 for p, labels in whole
             ]
             chosen = choose_objects([np.asarray(p[1]) for p in pairs], rng, checks_areas=False)
@@ -156,9 +156,10 @@ def _finish(pairs: Sequence[Pair], ids: Sequence[int], rng: np.random.Generator 
     maps = np.stack([np.asarray(labels) for _, labels in pairs])
     labels = np.zeros(maps.shape, np.int64)
     noisy = np.zeros((slots, *maps.shape[1:]), np.float32)
+    lowest = None if rng is None else rng.uniform(*LOWEST_IOU)
     for slot, k in enumerate(ids):
         labels[maps == k] = slot + 1
         mask = maps[0] == k
-        noisy[slot] = mask if rng is None else perturb_mask(mask, rng, rng.uniform(*LOWEST_IOU))
+        noisy[slot] = mask if rng is None else perturb_mask(mask, rng, lowest)
     # Without an object the first slot counts as one that is nowhere: a loss needs at least one.
     return pixels, torch.from_numpy(labels), torch.from_numpy(noisy), max(1, len(ids))

@@ -24,7 +24,8 @@ from vosflow.training.rde.augmentation import Pair
 DAVIS_LIST = "ImageSets/2017/train.txt"
 FEWEST_FRAMES = 3  # videos with fewer are left out, as the authors do
 TRIES = 5  # to find a clip whose first frame has an object
-SMALL, TINY, GROWN = 900, 100, 400  # pixels, of objects of BL30K
+SMALL, TINY, GROWN = 900, 100, 400  # pixels, of objects of BL30K in a crop of 384 x 384
+AUTHORS_CROP = 384 * 384
 
 
 @dataclass(frozen=True)
@@ -105,12 +106,16 @@ def list_videos(root: str | Path, names: Sequence[str] | None = None) -> dict[st
 def draw_frames(video: VideoSet, name: str, rng: np.random.Generator, count: int, jump: int) -> list[tuple[Path, Path]]:
     """The files of a clip: from a random frame on, each next 1 to jump + 1 frames later, half of them backwards.
 
-    At the end of the video frames repeat, as the authors have it.
+    Where `count` such jumps do not fit into the video, the clip begins near the video's beginning, and frames are drawn
+    towards the end or repeat: as the authors have it, but never out of order.
     """
     frames, most = video.videos[name], max(1, jump // video.frame_step)
-    places = [int(rng.integers(0, max(1, len(frames) - count + 1)))]
+    last, fitting = len(frames) - 1, min(most, len(frames))
+    starts = max(most // 2 + 1, len(frames) - count * fitting + 1)
+    places = [min(int(rng.integers(starts)), last)]
     while len(places) < count:
-        places.append(min(places[-1] + int(rng.integers(0, most + 1)) + 1, len(frames) - 1))
+        wanted = places[-1] + int(rng.integers(0, fitting + 1)) + 1
+        places.append(max(places[-1], min(wanted, len(frames) - fitting // len(places), last)))
     if rng.random() < 0.5:
         places.reverse()
     return [frames[place] for place in places]
@@ -122,11 +127,13 @@ def choose_objects(label_maps: Sequence[np.ndarray], rng: np.random.Generator, *
     Args:
         label_maps: uint8 [H, W] of the frames.
         checks_areas: leave out objects of at most 900 pixels there, but for those of more than 100 that stay below 400
-            on the next two frames (those of BL30K that are no objects, as its authors found).
+            on the next two frames: objects of BL30K that are hidden at first. Pixels of a crop of 384 x 384; in a
+            smaller one as many fewer.
     """
     ids = [int(k) for k in np.unique(label_maps[0]) if k not in (0, 255)]
     if checks_areas:
-        areas = {k: [int(np.count_nonzero(labels == k)) for labels in label_maps[:3]] for k in ids}
+        pixel = AUTHORS_CROP / label_maps[0].size
+        areas = {k: [pixel * int(np.count_nonzero(labels == k)) for labels in label_maps[:3]] for k in ids}
         ids = [k for k in ids if areas[k][0] > SMALL or (areas[k][0] > TINY and max(areas[k][1:]) < GROWN)]
     return [int(k) for k in rng.permutation(ids)[:2]]
 

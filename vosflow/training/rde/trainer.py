@@ -156,6 +156,9 @@ class StageTraining:
             "rng": torch.get_rng_state(),
         }
         write_aside(self.folder / WORK, lambda aside: torch.save(state, aside))
+        self._write_curves()
+
+    def _write_curves(self) -> None:
         write_aside(self.folder / CURVES, lambda aside: aside.write_text(curves_text(self.rows), encoding="utf-8"))
 
     @property
@@ -238,11 +241,12 @@ class StageTraining:
     def _finish(self) -> None:
         if not self.group.leads:
             return
+        self._write_curves()  # Snakemake deletes them if what follows fails; the work file has them
         samples = Samples(self._sets, self.settings, range(4))
         shown = samples.measured()[:4] or [_sound(samples[i]) for i in range(4)]
         write_aside(self.folder / SAMPLES, lambda aside: write_samples(aside, self.step, shown, self.group.device))
         weights = {name: tensor.contiguous().cpu() for name, tensor in self.step.network.state_dict().items()}
-        facts = {"stage": str(self.plan.stage), "iterations": str(self.iteration)}
+        facts = {"training": f"stage {self.plan.stage}, {self.iteration} iterations"}  # one, as several have any order
         write_aside(self.folder / WEIGHTS, lambda aside: aside.write_bytes(to_safetensors(weights, facts)))
 
 

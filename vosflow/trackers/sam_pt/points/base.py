@@ -50,6 +50,9 @@ class PointTracker(Protocol):
     `track_masks(clip, masks, frames, count, generator) -> Tracks`: masks bool [O, H, W], each on frame `frames[o]` of
     the clip, `count` points for each (N = O * count, object by object), and a numpy Generator for what is random. It
     is called a second time with the masks inverted if negative points are wanted.
+
+    A method whose work is all on the frames, however many points there are (optical flow), sets
+    `costs_by_frames = True`: it gets the points of all objects in one call.
     """
 
     Settings: ClassVar[type[PointTrackerSettings]]

@@ -53,7 +53,9 @@ class SuperGlueSettings(PointTrackerSettings):
 class SuperGlue:
     """SuperGlue. Frames are matched at the size they have; objects may have their masks on different frames.
 
-    (The authors match everything with the first frame. Where masks are on later frames, each is matched from its own.)
+    Under both values of `compat` it departs from the authors in two things: they match everything with the first frame,
+    also objects whose masks are on later ones, which are matched from there here; and in re-initialisation they match
+    masks that SAM makes of the query points, where here it is the masks that these were drawn from.
     """
 
     Settings: ClassVar[type[SuperGlueSettings]] = SuperGlueSettings

@@ -18,6 +18,7 @@ from torch import nn
 
 from vosflow.errors import VosflowError
 from vosflow.trackers.sam_pt.sams.attention import fuse_attention
+from vosflow.trackers.sam_pt.sams.tiny_vit import speed_up
 from vosflow.trackers.state_dict import list_differences, read_state_dict
 
 if TYPE_CHECKING:
@@ -97,7 +98,10 @@ def load_network(path: str | Path, wanted: str) -> Sam:
             remedy="fetch the file anew, or save the state dict of the whole network",
         )
     network.load_state_dict(weights, assign=True)
-    return network.requires_grad_(False).eval()
+    network.requires_grad_(False).eval()
+    if kind.encoder == "TinyViT":
+        speed_up(network.image_encoder)
+    return network
 
 
 def identify(shapes: Shapes) -> Kind:
