@@ -115,7 +115,8 @@ def _part_source(config: Config, tracker: str, role: str, part: Part, name: str 
         path = _existing(own.path, f"checkpoints.{name}.path")
         return CheckpointSource(name, path, own.config, own.sha256, path)
     remedy = "name one of these, or choose another network for this role in `settings:`"
-    entry = _fitting(name, part.network, f"role {role} of tracker {tracker}", remedy)
+    usual = load_checkpoints().get(part.checkpoint)
+    entry = _fitting(name, part.network, f"role {role} of tracker {tracker}", remedy, usual and usual.config)
     return _catalog_checkpoint(config.paths, name, entry)
 
 
@@ -160,16 +161,26 @@ def checkpoint_source(config: Config, tracker: str, kind: type[Tracker], name: s
     return _catalog_checkpoint(config.paths, name, _fitting(name, network, f"tracker {tracker}", remedy))
 
 
-def _fitting(name: str, network: str | None, taker: str, remedy: str) -> CheckpointEntry:
-    """The catalog's entry of `name`, if its weights are for the network that `taker` runs; None: it does not say."""
+def _fitting(name: str, network: str | None, taker: str, remedy: str, config: str | None = None) -> CheckpointEntry:
+    """The catalog's entry of `name`, if its weights are for the network that `taker` runs.
+
+    Args:
+        network, config: which network, and which of its sizes that is; None: `taker` does not say.
+    """
+
+    def fits(entry: CheckpointEntry) -> bool:
+        return network in (None, entry.network) and config in (None, entry.config)
+
     entry = find_checkpoint(name)
-    if network in (None, entry.network):
+    if fits(entry):
         return entry
-    fitting = [other for other, facts in load_checkpoints().items() if facts.network == network]
+    wanted = network if config is None else f"{network} ({config})"
+    held = entry.network if config is None or entry.config is None else f"{entry.network} ({entry.config})"
+    fitting = [other for other, facts in load_checkpoints().items() if fits(facts)]
     raise VosflowError(
-        f"checkpoint {name} holds weights of {entry.network}, and {taker} runs {network}",
+        f"checkpoint {name} holds weights of {held}, and {taker} runs {wanted}",
         path="runs.checkpoint",
-        expected=f"weights of {network}: " + (", ".join(fitting) or "none are in the catalog"),
+        expected=f"weights of {wanted}: " + (", ".join(fitting) or "none are in the catalog"),
         remedy=remedy,
     )
 

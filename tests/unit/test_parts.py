@@ -83,7 +83,7 @@ def test_files_that_one_has_already_are_used_by_role(tmp_path):
         (
             {"sam": "sam_vit_b"},
             {},
-            "sam_vit_b holds weights of sam, and role sam of tracker .* runs mobile_sam.*another network for this role",
+            r"sam_vit_b holds weights of sam \(vit_b\), and role sam of .* runs mobile_sam .*network for this role",
         ),
         ({"sam": "mobile_samm"}, {}, "did you mean 'mobile_sam'"),
         ("mobile_sam", {}, "takes its weights by role"),

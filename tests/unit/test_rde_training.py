@@ -326,19 +326,19 @@ def test_batches_of_still_images_and_of_clips(static, videos):
 @settings(deadline=None, max_examples=40)
 @given(st.integers(0, 10_000), st.integers(3, 30), st.integers(1, 25), st.sampled_from([1, 5]))
 def test_frames_of_a_clip_are_in_order_and_not_too_far_apart(seed, frames, jump, step):
-    files = [(Path(f"{t}.jpg"), Path(f"{t}.png")) for t in range(frames)]
-    video = VideoSet({"v": files}, frame_step=step)
+    video = VideoSet(Path("images"), Path("masks"), {"v": [str(t) for t in range(frames)]}, frame_step=step)
     clip = draw_frames(video, "v", np.random.default_rng(seed), 5, jump)
     places = [int(image.stem) for image, _ in clip]
     gaps = np.diff(places if places[0] <= places[-1] else places[::-1])
+    assert all(mask == Path("masks/v", f"{image.stem}.png") for image, mask in clip)
     assert len(places) == 5 and gaps.min() >= 0 and gaps.max() <= max(1, jump // step) + 1
 
 
 @settings(deadline=None, max_examples=40)
 @given(st.integers(0, 10_000), st.integers(40, 200), st.integers(1, 25))
 def test_clips_begin_where_the_video_leaves_room_for_their_jumps(seed, frames, jump):
-    files = [(Path(f"{t}.jpg"), Path(f"{t}.png")) for t in range(frames)]
-    clip = draw_frames(VideoSet({"v": files}), "v", np.random.default_rng(seed), 5, jump)
+    video = VideoSet(Path("images"), Path("masks"), {"v": [str(t) for t in range(frames)]})
+    clip = draw_frames(video, "v", np.random.default_rng(seed), 5, jump)
     places = sorted(int(image.stem) for image, _ in clip)
     assert places[0] <= max(jump // 2, frames - 5 * jump)
 
@@ -369,6 +369,14 @@ def test_sizes_that_differ_are_named(videos):
     with pytest.raises(VosflowError, match="the mask is 12 x 10 pixels, its image 64 x 48") as caught:
         read_pair(videos / "JPEGImages/480p/a/00000.jpg", mask)
     assert caught.value.path == str(mask)
+
+
+def test_masks_in_colours_are_refused(tmp_path):
+    for name, mode in (("0.jpg", "RGB"), ("0.png", "RGB")):
+        Image.new(mode, (20, 10), (128, 0, 0)).save(tmp_path / name)
+    with pytest.raises(VosflowError, match="no ids of objects"):
+        read_pair(tmp_path / "0.jpg", tmp_path / "0.png")
+    assert np.asarray(read_pair(tmp_path / "0.jpg", tmp_path / "0.png", binary=True)[1]).max() == 0
 
 
 def test_short_videos_are_left_out_and_named(videos, capsys):

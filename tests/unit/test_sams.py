@@ -18,6 +18,7 @@ from vosflow.trackers.sam_pt.sams import network
 from vosflow.trackers.sam_pt.sams.attention import attend
 from vosflow.trackers.sam_pt.sams.segment_anything import SegmentAnything
 from vosflow.trackers.sam_pt.sams.steps import enlarge
+from vosflow.trackers.sam_pt.sams.tiny_vit import attend as attend_in_windows
 
 WHICH = {  # name: (encoder, HQ) of a small one
     "vit_h": ("ViT", False),
@@ -233,3 +234,11 @@ def test_broken_weights_are_refused(change, said, vit):
     with pytest.raises(VosflowError) as caught:
         own_sam("vit_b", path).load()
     assert said in str(caught.value) and str(path) in str(caught.value)
+
+
+def test_fused_tiny_vit_is_that_of_the_authors():
+    theirs = tiny_sams.make_sam("TinyViT", False).image_encoder
+    layer = theirs.layers[2].blocks[0].attn
+    tokens = torch.from_numpy(np.random.default_rng(1).standard_normal((2, 49, 12)).astype(np.float32))
+    with torch.no_grad():
+        torch.testing.assert_close(attend_in_windows(layer, tokens), layer(tokens), atol=1e-5, rtol=0)

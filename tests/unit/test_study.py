@@ -155,6 +155,10 @@ def test_gpus_are_asked_for_only_where_they_are_used(weights):
         ({"dataset": "demo/val", "tracker": "flow", "settings": {"prest": 1}}, "did you mean 'preset'"),
         (sam_pt("raft", "raft_small"), "holds weights of raft_small"),
         (sam_pt("cotracker3", "cotracker3_scaled_offline"), "holds weights of cotracker3_offline"),
+        (
+            {"dataset": "demo/val", "tracker": "sam_pt", "checkpoint": {"sam": "sam_vit_b"}},
+            "sam_vit_b holds weights of sam (vit_b), and role sam of tracker sam_pt runs sam (vit_h)",
+        ),
         ({"dataset": "demo/val", "tracker": "no.such.module:Tracker"}, "cannot be imported"),
         ({"dataset": "demo/val", "tracker": "vosflow.study:Study"}, "is no tracker: it lacks Settings"),
     ],

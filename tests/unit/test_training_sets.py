@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from vosflow.datasets.training_sets import FLAT_SETS, list_bl30k, list_static_images
+from vosflow.datasets.training_sets import FLAT_SETS, list_static_images
 from vosflow.errors import VosflowError
 
 
@@ -38,13 +38,3 @@ def test_static_set_that_is_missing(static):
         path.unlink()
     with pytest.raises(VosflowError, match=r"BIG_small: a set of training images is missing or empty"):
         list_static_images(static)
-
-
-def test_bl30k(tmp_path):
-    for kind in ("JPEGImages", "Annotations"):
-        for name in ("b", "a"):
-            (tmp_path / kind / name).mkdir(parents=True)
-    assert list(list_bl30k(tmp_path)) == ["a", "b"]
-    (tmp_path / "Annotations/b").rmdir()
-    with pytest.raises(VosflowError, match="video b has no masks"):
-        list_bl30k(tmp_path)

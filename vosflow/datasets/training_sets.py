@@ -1,10 +1,9 @@
-"""What STCN, XMem and RDE-VOS are trained on before videos: still images with a mask each, and BL30K.
+"""What STCN, XMem and RDE-VOS are trained on before videos: still images with a mask each.
 
     static/{DUTS-TR,DUTS-TE,ecssd,BIG_small,HRSOD_small}/{name}.jpg, {name}.png
     static/fss/{class}/{number}.jpg, {number}.png
-    BL30K/JPEGImages/{video}/00000.jpg   BL30K/Annotations/{video}/00000.png
 
-Only listed here, nothing is read: an epoch does not need all of it, and BL30K has 5 million files.
+Only listed here, nothing is read: an epoch does not need all of it.
 """
 
 from __future__ import annotations
@@ -39,25 +38,6 @@ def list_static_images(root: str | Path) -> list[ImagePair]:
     folders = [(root / "fss" / name, 1) for name in check_names(folder_names(root / "fss"), root / "fss")]
     folders += [(root / name, repeat) for name, repeat in FLAT_SETS.items()]
     return [ImagePair(image, mask, repeat) for folder, repeat in folders for image, mask in _pairs(folder)]
-
-
-def list_bl30k(root: str | Path) -> dict[str, tuple[Path, Path]]:
-    """The folders of frames and of masks of each video of BL30K, by name; `root` holds JPEGImages and Annotations.
-
-    Raises:
-        VosflowError: there are none, or a video has no masks.
-    """
-    root = Path(root)
-    names = check_names(folder_names(root / "JPEGImages"), root / "JPEGImages")
-    without = sorted(set(names).difference(folder_names(root / "Annotations")))
-    if without:
-        raise VosflowError(
-            f"video {without[0]} has no masks ({len(without)} of {len(names)} have none)",
-            path=root / "Annotations" / without[0],
-            expected="a folder of masks for each folder of frames",
-            remedy="extract all six archives of BL30K into one folder",
-        )
-    return {name: (root / "JPEGImages" / name, root / "Annotations" / name) for name in names}
 
 
 def _pairs(folder: Path) -> Iterator[tuple[Path, Path]]:

@@ -107,17 +107,13 @@ class RunResult:
     @property
     def notes(self) -> list[str]:
         """What a reader must know of its numbers: of the protocol first, then of the run."""
-        return [*(self.rules.notes if self.rules else ()), *self.description["notes"], *self._notes_on_speed]
+        notes = [*(self.rules.notes if self.rules else ()), *self.description["notes"]]
+        return notes + [SPED_UP] * self.is_sped_up
 
     @property
     def is_sped_up(self) -> bool:
         """Whether some of its costly arrays were not computed for it: its frames/s is then not the method's alone."""
         return any(of["reused"] for of in self.description["totals"].get("artefacts", {}).values())
-
-    @property
-    def _notes_on_speed(self) -> list[str]:
-        """Without counts, so that one line stands for many runs."""
-        return [SPED_UP] if self.is_sped_up else []
 
     @property
     def devices(self) -> list[str]:

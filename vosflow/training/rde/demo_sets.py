@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from vosflow.datasets.demo import JPEG_QUALITY, render_clip
+from vosflow.datasets.demo import FRAMES, JPEG_QUALITY, render_clip
 from vosflow.datasets.training_sets import FLAT_SETS
 from vosflow.errors import cannot_write
 from vosflow.masks import DAVIS_PALETTE
@@ -17,9 +18,11 @@ from vosflow.masks import DAVIS_PALETTE
 DAVIS_LIST = "ImageSets/2017/train.txt"
 FIRST_SEED = 500_000  # far from those of the demo dataset and of other trainings
 STILL_IMAGES = 320
-VIDEOS = {"bl30k": 80, "davis": 60, "youtube": 40}
-FRAMES, STRIDE = 10, 2
-STEPS = {"bl30k": 30, "davis": 100, "youtube": 100}  # difficulty of the scenes: BL30K is the easier one
+VIDEOS = {"bl30k": 400, "davis": 60, "youtube": 240}
+DIFFICULTIES = {"bl30k": 0, "davis": 30, "youtube": 30}  # of the scenes: BL30K is the easier one
+FRAMES_EACH = 8
+SIDE = 104  # of all pictures: parts of scenes, which a small crop can show at the scale of the demo videos
+SMALLEST = 1_000  # pixels, of what is in the middle: small crops show it in a few features at stride 16
 
 
 def write_demo_sets(folder: str | Path) -> None:
@@ -35,8 +38,9 @@ def write_demo_sets(folder: str | Path) -> None:
         _write_still_images(aside / "static")
         seed = FIRST_SEED + STILL_IMAGES
         for name, count in VIDEOS.items():
-            for number in range(count):
-                _write_video(aside / name, f"{number:05d}", seed, STEPS[name])
+            written = 0
+            while written < count:
+                written += _write_video(aside / name, f"{written:05d}", seed, DIFFICULTIES[name])
                 seed += 1
         (aside / "davis" / DAVIS_LIST).parent.mkdir(parents=True)
         names = "".join(f"{number:05d}\n" for number in range(VIDEOS["davis"]))
@@ -54,10 +58,10 @@ def _write_still_images(root: Path) -> None:
         place.mkdir(parents=True)
     for number in range(STILL_IMAGES):
         rng = np.random.default_rng(FIRST_SEED + number)
-        (frame,), (labels,) = render_clip(FIRST_SEED + number, frames=1, start=number % 30)
+        (frame,), (labels,) = render_clip(FIRST_SEED + number, frames=1, start=number % 30, difficulty=0)
         areas = np.bincount(labels.ravel(), minlength=2)[1:]
         chosen = 1 + int(rng.choice(np.flatnonzero(areas >= 0.5 * areas.max())))
-        rows, columns = _around(labels == chosen, rng)
+        rows, columns = _window(labels == chosen, rng.integers(-SIDE // 5, SIDE // 5, 2))
         # The sets that an epoch takes five times get few images.
         place = places[number % 4] if number % 20 else places[4 + number // 20 % 2]
         _save(frame[rows, columns], place / f"{number:05d}.jpg")
@@ -65,26 +69,41 @@ def _write_still_images(root: Path) -> None:
         Image.fromarray(mask).save(place / f"{number:05d}.png")
 
 
-def _around(mask: np.ndarray, rng: np.random.Generator) -> tuple[slice, slice]:
-    """Rows and columns of a square in the picture, around a mask but not centred on it."""
-    height, width = mask.shape
-    rows, columns = mask.any(axis=1).nonzero()[0], mask.any(axis=0).nonzero()[0]
-    side = min(height, max(96, 2 * int(max(np.ptp(rows), np.ptp(columns)))))
-    top, left = (int(places.mean()) - int(side * rng.uniform(0.3, 0.7)) for places in (rows, columns))
-    top, left = min(max(0, top), height - side), min(max(0, left), width - side)
-    return slice(top, top + side), slice(left, left + side)
-
-
-def _write_video(root: Path, name: str, seed: int, difficulty: int) -> None:
+def _write_video(root: Path, name: str, seed: int, difficulty: int) -> bool:
+    """A part of a scene about one object, or about it and its neighbour; False if no object is large enough."""
+    start = seed % (FRAMES - FRAMES_EACH)
+    frames, label_maps = render_clip(seed, frames=FRAMES_EACH, start=start, difficulty=difficulty)
+    large = [k for k in range(1, 1 + int(label_maps[0].max())) if np.count_nonzero(label_maps[0] == k) >= SMALLEST]
+    if not large:
+        return False
+    chosen = _with_neighbour(label_maps[0], large, int(np.random.default_rng(seed).choice(large)))
+    rows, columns = _window(np.isin(label_maps[: FRAMES_EACH // 2], chosen).any(axis=0))
     images, masks = root / "JPEGImages" / name, root / "Annotations" / name
     images.mkdir(parents=True)
     masks.mkdir(parents=True)
-    frames, label_maps = render_clip(seed, frames=FRAMES, start=seed % 16, stride=STRIDE, difficulty=difficulty)
     for index, (frame, labels) in enumerate(zip(frames, label_maps, strict=True)):
-        _save(frame, images / f"{index:05d}.jpg")
-        picture = Image.fromarray(labels)
+        _save(frame[rows, columns], images / f"{index:05d}.jpg")
+        picture = Image.fromarray(labels[rows, columns])
         picture.putpalette(DAVIS_PALETTE)
         picture.save(masks / f"{index:05d}.png")
+    return True
+
+
+def _with_neighbour(label_map: np.ndarray, objects: Sequence[int], chosen: int) -> list[int]:
+    """The chosen object and the nearest of the others, if both fit into one picture."""
+    centres = {k: np.argwhere(label_map == k).mean(axis=0) for k in objects}
+    others = [(float(np.abs(centres[k] - centres[chosen]).max()), k) for k in objects if k != chosen]
+    return [chosen, *(k for distance, k in sorted(others)[:1] if distance < 0.75 * SIDE)]
+
+
+def _window(mask: np.ndarray, moved: Sequence[int] = (0, 0)) -> tuple[slice, slice]:
+    """Rows and columns of a square of `SIDE` in a picture, its centre `moved` away from that of the mask's box."""
+    window = []
+    for places, size, by in zip(mask.nonzero(), mask.shape, moved, strict=True):
+        first = (int(places.min()) + int(places.max()) + 1 - SIDE) // 2 + int(by)
+        first = min(max(0, first), size - SIDE)
+        window.append(slice(first, first + SIDE))
+    return window[0], window[1]
 
 
 def _save(frame: np.ndarray, path: Path) -> None:

@@ -4,10 +4,13 @@
     videos   {JPEGImages,Annotations}/{video}/{frame}.jpg, .png, also with 480p/ in between as in DAVIS
 
 A frame without a mask is not used (YouTube-VOS has masks on every fifth frame, and only these frames in train).
+Of YouTube-VOS the authors leave out 7 of 3471 videos (util/yv_subset.txt) and resize all to 480p; here all are taken as
+they are.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -33,16 +36,25 @@ class VideoSet:
     """Videos to draw clips from.
 
     Attributes:
-        videos: by name, the (image, mask) files of the frames in temporal order.
+        images, masks: folders with a folder for each video.
+        videos: by name, the names of the frames that have a mask, in temporal order. (Files as paths would take
+            gigabytes for the five million of BL30K.)
         repeat: how often an epoch takes each.
         frame_step: of the video's frames, one of this many is here: jumps are counted in the video's.
         checks_areas: leave out objects that are small, as for BL30K.
     """
 
-    videos: Mapping[str, Sequence[tuple[Path, Path]]]
+    images: Path
+    masks: Path
+    videos: Mapping[str, Sequence[str]]
     repeat: int = 1
     frame_step: int = 1
     checks_areas: bool = False
+
+    def files(self, name: str, frame: int) -> tuple[Path, Path]:
+        """The image and the mask of a frame of a video."""
+        frame_name = self.videos[name][frame]
+        return self.images / name / f"{frame_name}.jpg", self.masks / name / f"{frame_name}.png"
 
 
 TRAITS = {
@@ -63,16 +75,15 @@ def read_set(kind: str, root: str | Path) -> VideoSet | list[ImagePair]:
     if kind == "static":
         return list_static_images(root)
     names = read_names(Path(root) / DAVIS_LIST) if kind == "davis" else None
-    return VideoSet(list_videos(root, names), **TRAITS[kind])
+    images, masks = (_videos_folder(Path(root) / part) for part in ("JPEGImages", "Annotations"))
+    return VideoSet(images, masks, _list_videos(images, masks, names), **TRAITS[kind])
 
 
-def list_videos(root: str | Path, names: Sequence[str] | None = None) -> dict[str, list[tuple[Path, Path]]]:
-    """(image, mask) files of each video below `root`; those with fewer than three are left out, and it is said so."""
-    images, masks = (_videos_folder(Path(root) / kind) for kind in ("JPEGImages", "Annotations"))
+def _list_videos(images: Path, masks: Path, names: Sequence[str] | None) -> dict[str, list[str]]:
+    """Frames with masks of each video; videos with fewer than three are left out, and it is said so."""
     videos, short = {}, []
     for name in sorted(names if names is not None else folder_names(images)):
-        have = {path.stem: path for path in (masks / name).glob("*.png")}
-        frames = [(path, have[path.stem]) for path in sorted((images / name).glob("*.jpg")) if path.stem in have]
+        frames = sorted(_stems(images / name, ".jpg") & _stems(masks / name, ".png"))
         if not frames:
             raise VosflowError(
                 "the video has no frames with masks",
@@ -103,6 +114,12 @@ def list_videos(root: str | Path, names: Sequence[str] | None = None) -> dict[st
     return videos
 
 
+def _stems(folder: Path, suffix: str) -> set[str]:
+    """Names of the files in a folder, without their suffix; each kept once however many folders have it."""
+    names = os.listdir(folder) if folder.is_dir() else []
+    return {sys.intern(name.removesuffix(suffix)) for name in names if name.endswith(suffix)}
+
+
 def draw_frames(video: VideoSet, name: str, rng: np.random.Generator, count: int, jump: int) -> list[tuple[Path, Path]]:
     """The files of a clip: from a random frame on, each next 1 to jump + 1 frames later, half of them backwards.
 
@@ -118,7 +135,7 @@ def draw_frames(video: VideoSet, name: str, rng: np.random.Generator, count: int
         places.append(max(places[-1], min(wanted, len(frames) - fitting // len(places), last)))
     if rng.random() < 0.5:
         places.reverse()
-    return [frames[place] for place in places]
+    return [video.files(name, place) for place in places]
 
 
 def choose_objects(label_maps: Sequence[np.ndarray], rng: np.random.Generator, *, checks_areas: bool) -> list[int]:
@@ -142,10 +159,18 @@ def read_pair(image: Path, mask: Path, *, binary: bool = False) -> Pair:
     """An image (RGB) and its labels; with `binary` the labels are 1 where the mask is above 127.
 
     Raises:
-        VosflowError: a file is missing or damaged, or the two differ in size.
+        VosflowError: a file is missing or damaged, the two differ in size, or labels are colours.
     """
     picture, labels = _read(image).convert("RGB"), _read(mask)
-    labels = labels.convert("L") if binary or labels.mode not in ("P", "L") else labels
+    if binary:
+        labels = labels.convert("L")
+    elif labels.mode not in ("P", "L"):
+        raise VosflowError(
+            f"the mask has no ids of objects: its pixels are of Pillow's mode {labels.mode}",
+            path=mask,
+            expected="a PNG with a palette, or of 8 bits a pixel in grey",
+            remedy="write the masks anew; with `skip_unreadable: true` in the settings training goes on without it",
+        )
     if picture.size != labels.size:
         raise VosflowError(
             f"the mask is {labels.size[0]} x {labels.size[1]} pixels, its image {picture.size[0]} x {picture.size[1]}",

@@ -1,4 +1,4 @@
-"""TinyViT, the image encoder of MobileSAM and Light HQ-SAM, as fast as torch has it: same numbers but for the last bits.
+"""TinyViT, the image encoder of MobileSAM and Light HQ-SAM, made faster: same numbers but for the last bits.
 
 Batch normalisations become part of the convolutions before them, maps are channels last, attention is one fused call.
 """
