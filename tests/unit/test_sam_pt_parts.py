@@ -12,9 +12,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from vosflow import digest
 from vosflow.config import read_config
 from vosflow.errors import VosflowError
-from vosflow.method import Method
+from vosflow.method import Method, code_modules
 from vosflow.study import load_study
 from vosflow.trackers.sam_pt.clip import Clip, working_size
 from vosflow.trackers.sam_pt.merging import Merger, resize_mask
@@ -337,3 +338,11 @@ def test_planning_imports_nothing_heavy():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_new_name_in_the_table_changes_no_digest(monkeypatch):
+    modules = code_modules("sam_pt", Settings(point_tracker="pips"))
+    assert "vosflow.trackers.sam_pt.points.pips" in modules
+    before = digest.code_digest(*modules)
+    monkeypatch.setattr(digest, "UNRELATED", digest.UNRELATED - {"vosflow.trackers.sam_pt.parts"})
+    assert digest.code_digest(*modules) != before, "the table is imported, and left out on purpose"

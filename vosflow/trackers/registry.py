@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
-import importlib
-
 from vosflow.errors import VosflowError
 from vosflow.trackers.base import Tracker, TrackerSettings
+from vosflow.trackers.naming import load_class, module_and_class
 
 MEMBERS = ("Settings", "needs_checkpoint", "uses_gpu", "load", "track")
 BUILT_IN = {
@@ -30,15 +28,7 @@ def load_tracker(name: str) -> type[Tracker]:
     Raises:
         VosflowError: no such tracker, or its module cannot be imported.
     """
-    module, attribute = _target(name)
-    try:
-        kind = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, SyntaxError) as error:
-        raise VosflowError(
-            f"tracker {name!r} cannot be imported ({type(error).__name__}: {error})",
-            expected="an importable module and a class in it, written as package.module:Class",
-            remedy="check the path, that the module's folder is on PYTHONPATH, and what the module itself imports",
-        ) from error
+    kind = load_class("tracker", name, _target(name))
     missing = [member for member in MEMBERS if not hasattr(kind, member)]
     if missing or not (isinstance(kind.Settings, type) and issubclass(kind.Settings, TrackerSettings)):
         raise VosflowError(
@@ -51,12 +41,4 @@ def load_tracker(name: str) -> type[Tracker]:
 
 
 def _target(name: str) -> tuple[str, str]:
-    module, colon, attribute = BUILT_IN.get(name, name).partition(":")
-    if colon:
-        return module, attribute
-    close = difflib.get_close_matches(name, BUILT_IN, n=1)
-    raise VosflowError(
-        f"unknown tracker {name!r}" + (f", did you mean {close[0]!r}?" if close else ""),
-        expected="one of " + ", ".join(BUILT_IN) + ", or the import path of your own: package.module:Class",
-        remedy="correct `tracker:` in the config",
-    )
+    return module_and_class("tracker", name, BUILT_IN, "correct `tracker:` in the config")

@@ -5,10 +5,8 @@ They are named here as text and imported when they are asked for: a new one chan
 
 from __future__ import annotations
 
-import difflib
-import importlib
-
 from vosflow.errors import VosflowError
+from vosflow.trackers.naming import load_class, module_and_class
 
 _POINTS = "vosflow.trackers.sam_pt.points"
 _SAMS = "vosflow.trackers.sam_pt.sams"
@@ -57,15 +55,7 @@ def load_part(kind: str, name: str) -> type:
     Raises:
         VosflowError: there is none of this name, it cannot be imported, or it lacks what such a part must have.
     """
-    module, attribute = _target(kind, name)
-    try:
-        part = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, SyntaxError) as error:
-        raise VosflowError(
-            f"{kind} {name!r} cannot be imported ({type(error).__name__}: {error})",
-            expected="an importable module and a class in it, written as package.module:Class",
-            remedy="check the path, that the module's folder is on PYTHONPATH, and what the module itself imports",
-        ) from error
+    part = load_class(kind, name, _target(kind, name))
     _, members, where = KINDS[kind]
     missing = [member for member in members if not hasattr(part, member)]
     if kind == "point_tracker" and not (hasattr(part, "track") or getattr(part, "matches_masks", False)):
@@ -80,13 +70,4 @@ def load_part(kind: str, name: str) -> type:
 
 
 def _target(kind: str, name: str) -> tuple[str, str]:
-    known = KINDS[kind][0]
-    module, colon, attribute = known.get(name, name).partition(":")
-    if colon:
-        return module, attribute
-    close = difflib.get_close_matches(name, known, n=1)
-    raise VosflowError(
-        f"unknown {kind} {name!r}" + (f", did you mean {close[0]!r}?" if close else ""),
-        expected="one of " + ", ".join(known) + ", or the import path of your own: package.module:Class",
-        remedy=f"correct `{kind}:` in the settings",
-    )
+    return module_and_class(kind, name, KINDS[kind][0], f"correct `{kind}:` in the settings")
