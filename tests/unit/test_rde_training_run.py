@@ -49,6 +49,13 @@ SMALL = {
 }
 
 
+@pytest.fixture(scope="module", autouse=True)
+def denormal_numbers():
+    """Training flushes them to zero, for all of the process: other tests count on them."""
+    yield
+    torch.set_flush_denormal(False)
+
+
 @pytest.fixture(scope="module")
 def sets(tmp_path_factory) -> Path:
     """static/ and davis/."""
