@@ -21,6 +21,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from vosflow.digest import canonical_json, data_digest
+from vosflow.errors import VosflowError
 
 Arrays = dict[str, np.ndarray]
 
@@ -126,7 +127,14 @@ class ArtefactStore:
 
 
 def open_store(folder: str | Path, gigabytes: float) -> ArtefactStore | None:
-    """Where artefacts are kept, or None if nothing is to be kept."""
+    """Where artefacts are kept, or None for a limit of 0: nothing is. Raises VosflowError for a limit below 0."""
+    if not gigabytes >= 0:
+        raise VosflowError(
+            f"the cache cannot hold {gigabytes:g} gigabytes",
+            path=folder,
+            expected="0, which keeps nothing, or more",
+            remedy="correct --cache_gigabytes",
+        )
     return ArtefactStore(folder, gigabytes) if gigabytes > 0 else None
 
 

@@ -13,6 +13,7 @@ import pytest
 
 from vosflow import artefacts
 from vosflow.artefacts import GIGABYTE, Artefacts, ArtefactStore, open_store
+from vosflow.errors import VosflowError
 
 MADE = {
     "tokens": np.arange(24, dtype=np.float32).reshape(2, 3, 4).transpose(2, 0, 1),  # not in C order
@@ -206,3 +207,9 @@ def test_two_processes_that_write_read_and_evict_at_once(tmp_path):
     processes = [subprocess.Popen(command, cwd=house, stderr=subprocess.PIPE, text=True) for _ in range(2)]
     assert [(process.communicate()[1], process.returncode) for process in processes] == [("", 0), ("", 0)]
     assert sum(path.stat().st_size for path in files(tmp_path)) <= 0.0025 * GIGABYTE
+
+
+@pytest.mark.parametrize("gigabytes", [-1, float("nan")])
+def test_a_limit_that_is_none_is_refused(tmp_path, gigabytes):
+    with pytest.raises(VosflowError, match="the cache cannot hold"):
+        open_store(tmp_path, gigabytes)
