@@ -1,9 +1,13 @@
 # Weights that are trained here. Those of RDE-VOS are part of a study that names them (`training:` in the config): each
 # stage ends in weights that the next one begins with, in a folder whose name holds a digest of what decides them. What
 # is needed to go on after a kill lies beside them, undeclared: Snakemake deletes declared outputs when a job fails.
+# What does not decide weights (workers, hours, how often something is written) comes to the job by environment
+# variables and not by `params`: else Snakemake would delete finished weights when it changes, and start the job again.
 
 
-from vosflow.training.planning import demo_sets_code
+from vosflow.training.planning import demo_sets_code, stage_variables
+
+os.environ.update(stage_variables(study.config.execution.device, study.trainings))
 
 
 rule make_demo_training_sets:
@@ -48,15 +52,16 @@ rule train_rde_stage:
     threads: lambda wildcards: stage_of(wildcards).threads
     resources:
         gpu=lambda wildcards: stage_of(wildcards).gpus,
-        mem_mb=lambda wildcards, attempt: 16_000 * attempt,
+        nodes=1,
+        cpus_per_task=lambda wildcards: stage_of(wildcards).threads,  # threads are cut to what the login node has
+        mem_mb=lambda wildcards, attempt: stage_of(wildcards).mem_mb * attempt,
         runtime=lambda wildcards: stage_of(wildcards).minutes,
     params:
-        plan=lambda wildcards: canonical_json(stage_of(wildcards).plan.as_data()),
+        plan=lambda wildcards: canonical_json(stage_of(wildcards).plan.deciding()),
         folder=lambda wildcards: stage_of(wildcards).folder,
-        device=study.config.execution.device,
     shell:
-        'python "$VOSFLOW"/scripts/train_rde.py --plan {params.plan:q} --folder {params.folder:q} --device {params.device}'
-        " 2>&1 | tee -a {log:q}"
+        'python "$VOSFLOW"/scripts/train_rde.py --plan {params.plan:q} --folder {params.folder:q}'
+        ' --practical "$VOSFLOW_STAGE_{wildcards.made}" --device "$VOSFLOW_TRAINING_DEVICE" 2>&1 | tee {log:q}'
 
 
 use rule train_rde_stage as train_rde_stage_on_cpu with:
@@ -64,7 +69,9 @@ use rule train_rde_stage as train_rde_stage_on_cpu with:
         training=study.training_pattern(gpus=False),
         stage=r"\d",
     resources:
-        mem_mb=lambda wildcards, attempt: 8_000 * attempt,
+        nodes=1,
+        cpus_per_task=lambda wildcards: stage_of(wildcards).threads,
+        mem_mb=lambda wildcards, attempt: stage_of(wildcards).mem_mb * attempt,
         runtime=lambda wildcards: stage_of(wildcards).minutes,
 
 

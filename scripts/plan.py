@@ -14,6 +14,7 @@ from vosflow.forecast import forecast_study
 from vosflow.report.forecast import forecast_table, forecast_totals
 from vosflow.slurm import limit_warnings, partition_limits
 from vosflow.study import load_study
+from vosflow.training.forecast import forecast_trainings
 
 HOUSE = Path(__file__).resolve().parents[1]
 
@@ -29,6 +30,8 @@ def main() -> None:
     console = Console(width=None if sys.stdout.isatty() else 120)
     console.print(forecast_table(forecasts))
     for line in forecast_totals(forecasts, study.config.execution):
+        console.print(line, highlight=False)
+    for line in forecast_trainings(study.trainings):
         console.print(line, highlight=False)
     try:
         limits = partition_limits()

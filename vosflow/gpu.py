@@ -7,9 +7,11 @@ that shows a job its own device only, the lease is free at once.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import fcntl
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -18,6 +20,7 @@ from pathlib import Path
 
 from vosflow.errors import VosflowError
 
+PR_SET_PDEATHSIG = 1  # of Linux' prctl.h
 LOCKS = "/tmp"  # not tempfile.gettempdir(): all jobs and users of a machine must look in the same place
 
 
@@ -29,6 +32,14 @@ def limit_cpu_threads(threads: int) -> None:
     """
     os.environ["OMP_NUM_THREADS"] = str(threads)
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
+def end_with_parent() -> None:
+    """Have Linux end this process when the one that started it ends, however that ends.
+
+    For processes that compute on GPUs which their parent holds: they would go on, on devices that others then lease.
+    """
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def visible_gpus() -> list[str]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import shutil
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,7 @@ def parse_minutes(limit: str) -> float | None:
 
 
 def limit_warnings(study: Study, profile: str | Path, limits: Mapping[str, float | None]) -> list[str]:
-    """Tracking jobs that Slurm would refuse or never start: in no such partition, or for more time than it allows.
+    """Costly jobs that Slurm would refuse or never start: in no such partition, or for more time than it allows.
 
     Args:
         profile: a Snakemake profile: its folder, or the file in it.
@@ -59,28 +60,47 @@ def limit_warnings(study: Study, profile: str | Path, limits: Mapping[str, float
     """
     asked = _read_profile(Path(profile))
     warnings = set()
-    for run in study.runs if limits else []:
-        rule = "track_shard" if run.gpus else "track_shard_on_cpu"
-        own = asked["set-resources"].get(rule, {})
+    for job in _costly_jobs(study, asked["retries"]) if limits else []:
+        own = asked["set-resources"].get(job.rule, {})
         partition = {**asked["default-resources"], **own}.get("slurm_partition")
         partitions = str(partition or "").split(",")  # Slurm takes the first that can start the job
         unknown = [name for name in partitions if name and name not in limits]
         if unknown:
             warnings.add(
-                f"{rule}: Slurm has no partition {', '.join(unknown)}, its partitions are {', '.join(sorted(limits))}: "
-                f"set slurm_partition in {profile}"
+                f"{job.rule}: Slurm has no partition {', '.join(unknown)}, its partitions are "
+                f"{', '.join(sorted(limits))}: set slurm_partition in {profile}"
             )
             continue
-        runtime = own.get("runtime", run.time_limit * (1 + asked["retries"]))
+        runtime = own.get("runtime", job.minutes)
         allowed = min(limits.get(name) or math.inf for name in partitions)
         if not isinstance(runtime, int) or runtime <= allowed:  # how expressions are read is Snakemake's
             continue
-        why = "as its `runtime` says" if "runtime" in own else f"{run.time_limit}, more when retried"
+        why = "as its `runtime` says" if "runtime" in own else job.why
         warnings.add(
-            f"{rule} asks for up to {runtime} minutes ({why}), but partition {partition} allows {allowed:.0f}: "
-            f"set its `runtime` in {profile}, or lower minutes_per_job"
+            f"{job.rule} asks for up to {runtime} minutes ({why}), but partition {partition} allows {allowed:.0f}: "
+            f"set its `runtime` in {profile}, or lower {job.setting}"
         )
     return sorted(warnings)
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What jobs of a rule ask for: so many minutes at most, why, and by which key of the study."""
+
+    rule: str
+    minutes: int
+    why: str
+    setting: str
+
+
+def _costly_jobs(study: Study, retries: int) -> Iterator[_Asked]:
+    for run in study.runs:
+        rule = "track_shard" if run.gpus else "track_shard_on_cpu"
+        why = f"{run.time_limit}, more when retried"
+        yield _Asked(rule, run.time_limit * (1 + retries), why, "minutes_per_job")
+    for job in study.trainings:
+        rule = "train_rde_stage" if job.on_gpus else "train_rde_stage_on_cpu"
+        yield _Asked(rule, job.minutes, f"`hours` of {job.id}", "`hours`: a stage that is not done then goes on later")
 
 
 def _read_profile(path: Path) -> dict[str, Any]:

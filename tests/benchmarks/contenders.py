@@ -237,7 +237,7 @@ class PlainRdeLoop:
             probabilities = self._method.davis(images, masks)
         with VideoMaskWriter(output.parent, output.name, layout=video.layout, palette=video.palette()) as writer:
             for name, of_frame in zip(video.frame_names, probabilities, strict=True):
-                writer.write(name, frame.label_map(of_frame, ids))
+                writer.write(name, frame.label_map(of_frame, ids).cpu().numpy())
 
 
 class PlainSamPtLoop:

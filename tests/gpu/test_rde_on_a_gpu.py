@@ -1,4 +1,6 @@
-"""RDE-VOS on a GPU: exact close to the CPU, fast close to exact, objects and frames together. Skipped without one."""
+"""RDE-VOS on a GPU: exact close to the CPU, fast close to exact, compiled once, objects and frames together. Skipped
+without one.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from tests.unit.tiny_rde import FIRST, make_clip, make_weights, save_checkpoint, video_of
+from tests.unit import tiny_rde
+from tests.unit.tiny_rde import FIRST, video_of
 from vosflow.datasets.folder import folder_manifest
 from vosflow.engine import track_videos
 from vosflow.masks import read_label_map
@@ -23,25 +26,26 @@ pytestmark = [
     pytest.mark.gpu,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU, and torch sees none"),
 ]
+clip, checkpoint = tiny_rde.clip, tiny_rde.checkpoint
+
 SMALL = {"policy": "youtube", "mem_every": 2, "top_k": 7}
 
 
-@pytest.fixture(scope="module")
-def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_clip(tmp_path_factory.mktemp("clip"))
+def loaded(checkpoint: Checkpoint, device: str, **settings: object) -> RdeTracker:
+    tracker = RdeTracker(Settings(**SMALL, **settings), checkpoint, device)
+    tracker.load()
+    return tracker
 
 
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
-    return save_checkpoint(make_weights(), tmp_path_factory.mktemp("weights") / "narrow.pth")
+def track(tracker: RdeTracker, clip: Path, prompts: str) -> torch.Tensor:
+    """Probabilities [frames x ..., flat] of the whole clip."""
+    tracking = Tracking(tracker._network, tracker._computing, video_of(clip, prompts), tracker.settings)
+    return torch.cat([p.cpu().flatten() for _, p in tracking.run()])
 
 
 def probabilities(clip: Path, prompts: str, checkpoint: Checkpoint, device: str, **settings: object) -> torch.Tensor:
-    """[frames x ..., flat] of the whole clip."""
-    tracker = RdeTracker(Settings(**SMALL, **settings), checkpoint, device)
-    tracker.load()
-    tracking = Tracking(tracker._network, tracker._computing, video_of(clip, prompts), tracker.settings)
-    return torch.cat([p.cpu().flatten() for _, p in tracking.run()])
+    """Of the whole clip, by a tracker of its own."""
+    return track(loaded(checkpoint, device, **settings), clip, prompts)
 
 
 @pytest.mark.parametrize("prompts", FIRST)
@@ -53,9 +57,40 @@ def test_exact_in_float32_is_close_to_the_cpu(prompts: str, clip: Path, checkpoi
 @pytest.mark.parametrize("prompts", FIRST)
 def test_fast_is_close_to_exact(prompts: str, clip: Path, checkpoint: Checkpoint) -> None:
     exact = probabilities(clip, prompts, checkpoint, "cuda")
-    assert (exact - probabilities(clip, prompts, checkpoint, "cuda", speed="fast")).abs().mean() < 0.05
-    in_float32 = probabilities(clip, prompts, checkpoint, "cuda", speed="fast", precision="float32")
+    fast = {"speed": "fast", "compile": False}
+    assert (exact - probabilities(clip, prompts, checkpoint, "cuda", **fast)).abs().mean() < 0.05
+    in_float32 = probabilities(clip, prompts, checkpoint, "cuda", **fast, precision="float32")
     assert (exact - in_float32).abs().max() < 1e-4
+
+
+@pytest.mark.parametrize(("precision", "most"), [("float32", 1e-3), ("bfloat16", 0.05)])
+def test_compiled_when_loaded_and_never_again(precision: str, most: float, clip: Path, checkpoint: Checkpoint) -> None:
+    """1 to 3 objects, two sizes of frames, one object alone; what is compiled rounds otherwise."""
+    for short_side in (None, 90):
+        settings = {"speed": "fast", "precision": precision, "short_side": short_side}
+        compiled, plain = (loaded(checkpoint, "cuda", **settings, compile=on) for on in (True, False))
+        with torch.compiler.set_stance("fail_on_recompile"):
+            for prompts in FIRST:
+                difference = (track(compiled, clip, prompts) - track(plain, clip, prompts)).abs()
+                assert difference.mean() < most
+
+
+@pytest.mark.parametrize("compiles", [False, True])
+def test_the_host_waits_for_label_maps_alone(compiles: bool, clip: Path, checkpoint: Checkpoint) -> None:
+    """After the prompts, nothing but fetching a label map makes the host wait for the GPU."""
+    tracker = loaded(checkpoint, "cuda", speed="fast", compile=compiles)
+    expected = track(tracker, clip, "together")
+    tracking = Tracking(tracker._network, tracker._computing, video_of(clip, "together"), tracker.settings)
+    frames = tracking.run()
+    found = [next(frames)[1]]
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for _, p in frames:
+            found.append(p)
+            tracking.frame.label_map(p, tracking.ids)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert (torch.cat([p.cpu().flatten() for p in found]) - expected).abs().mean() < 1e-3
 
 
 def test_too_many_objects_for_the_memory(clip: Path, checkpoint: Checkpoint, tmp_path: Path, monkeypatch) -> None:

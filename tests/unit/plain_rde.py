@@ -64,6 +64,10 @@ class PlainRde:
                     remembered = t
         return result
 
+    def key(self, image: Tensor) -> Tensor:
+        """Key [1, K, h, w] of a normalised image [3, H, W]."""
+        return self._key(self._image_features(image)[0])
+
     # -- memory: {"given" | "compressed" | "last": (key [K, 1, h, w], value [V, 1, h, w]), "all": of T frames}
 
     def _begin(self, image: Tensor, masks: Tensor, k: int) -> dict:
@@ -82,7 +86,7 @@ class PlainRde:
         f16, _, _ = self._image_features(image)
         others = sum((mask for j, mask in enumerate(masks) if j != k), torch.zeros_like(masks[0]))
         value = self._value(image, f16, masks[k], others)
-        return self._conv("key_proj.key_proj", f16, padding=1)[0][:, None], value[0][:, None]
+        return self._key(f16)[0][:, None], value[0][:, None]
 
     def _read(self, memory: dict, query: Tensor) -> Tensor:
         """Value [1, V, h, w] for a query key [1, K, h, w]."""
@@ -113,7 +117,7 @@ class PlainRde:
     def _segment(self, image: Tensor, memory: dict) -> Tensor:
         """Probability [H, W] of one object."""
         f16, f8, f4 = self._image_features(image)
-        read = self._read(memory, self._conv("key_proj.key_proj", f16, padding=1))
+        read = self._read(memory, self._key(f16))
         x = self._res("decoder.compress", torch.cat([read, self._conv("key_comp", f16, padding=1)], dim=1))
         for name, skip in (("up_16_8", f8), ("up_8_4", f4)):
             x = F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
@@ -127,6 +131,9 @@ class PlainRde:
         f4 = self._stage("key_encoder.res2", x, 3, 1)
         f8 = self._stage("key_encoder.layer2", f4, 4, 2)
         return self._stage("key_encoder.layer3", f8, 6, 2), f8, f4
+
+    def _key(self, f16: Tensor) -> Tensor:
+        return self._conv("key_proj.key_proj", f16, padding=1)
 
     def _value(self, image: Tensor, f16: Tensor, mask: Tensor, others: Tensor) -> Tensor:
         x = torch.cat([image, mask[None], others[None]])[None]

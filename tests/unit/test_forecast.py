@@ -19,6 +19,7 @@ from vosflow.records import FORMAT, write_json
 from vosflow.report.forecast import forecast_table, forecast_totals
 from vosflow.slurm import limit_warnings, parse_minutes, partition_limits
 from vosflow.study import Study, load_study
+from vosflow.training.forecast import forecast_trainings
 
 HOUSE = Path(__file__).resolve().parents[2]
 FRAMES = {"a": 5, "b": 6, "c": 5, "d": 4}
@@ -138,6 +139,40 @@ def test_a_partition_that_allows_less_than_a_job_asks_for(toy, tmp_path):
         assert bool(limit_warnings(study, own, {"cpu": 60, "main": None})) == told, "a profile's folder or file"
     (own / "config.yaml").write_text("retries: 1\n")
     assert limit_warnings(study, own / "config.yaml", {"cpu": 1}) == [], "Slurm's own default partition"
+
+
+def test_a_partition_that_allows_less_than_a_stage_of_training_asks_for():
+    sets = dict.fromkeys(("static", "davis", "youtube"), "demo")
+    training = {"method": "rde", "stages": [0, 3], "data": sets, "stage_settings": {3: {"hours": 72}}}
+    runs = [{"dataset": "demo/val", "tracker": "static"}]
+    study = load_study({"runs": runs, "training": {"mine": training}, "execution": {"device": "cuda"}})
+    assert limit_warnings(study, PROFILE, {"cpu": None, "gpu": 4320}) == []
+    first, second = limit_warnings(study, PROFILE, {"cpu": None, "gpu": 1440})
+    assert "train_rde_stage asks for up to 2880 minutes (`hours` of mine.stage0)" in first
+    assert "4320 minutes (`hours` of mine.stage3), but partition gpu allows 1440" in second
+    assert "lower `hours`" in second
+    (unknown,) = limit_warnings(study, PROFILE, {"cpu": None})
+    assert "train_rde_stage: Slurm has no partition gpu" in unknown
+
+
+def test_what_trainings_will_take(tmp_path):
+    sets = dict.fromkeys(("static", "davis", "youtube"), "demo")
+    training = {"method": "rde", "stages": [0, 3], "data": sets, "settings": {"iterations": 7_300, "processes": 2}}
+    runs = [{"dataset": "demo/val", "tracker": "static"}]
+    where = {"paths": {"data": str(tmp_path)}, "execution": {"device": "cuda"}}
+    jobs = load_study({"runs": runs, "training": {"mine": training}, **where}).trainings
+    new = [line.partition("; ")[0] for line in forecast_trainings(jobs)]
+    assert new == [f"training mine.stage{n}: 7300 iterations on 2 GPUs of one machine" for n in (0, 3)]
+    for job in jobs:
+        Path(job.folder).mkdir(parents=True)
+    Path(jobs[0].weights).touch()
+    Path(jobs[1].curves).write_text("iteration,seconds\n0,\n50,3.0\n100,1.0\n")
+    assert [line.partition("; ")[2] for line in forecast_trainings(jobs)] == [
+        "done",
+        "100 done, about 4.0 hours to go at 2.00 s each",
+    ]
+    Path(jobs[1].curves).write_text("iteration,seconds\n0,\n")
+    assert "nothing done yet" in list(forecast_trainings(jobs))[1]
 
 
 @pytest.mark.parametrize("text", [None, "default-resources: [mem_mb=3]", "a", "set-resources: {track_shard: 3}", "}"])

@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from vosflow import gpu
@@ -185,3 +186,14 @@ def test_threads_are_limited_before_torch(monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "8")
     gpu.limit_cpu_threads(1)
     assert os.environ["OMP_NUM_THREADS"] == "1" and os.environ["OMP_WAIT_POLICY"] == "PASSIVE"
+
+
+def test_a_process_ends_with_the_one_that_holds_its_devices():
+    child = (
+        "import os, time; from vosflow.gpu import end_with_parent; end_with_parent(); print(os.getpid(), flush=True);"
+    )
+    start = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child + 'time.sleep(60)'!r}])"
+    with subprocess.Popen([sys.executable, "-c", start], cwd=HOUSE, stdout=subprocess.PIPE, text=True) as parent:
+        process = psutil.Process(int(parent.stdout.readline()))
+        parent.kill()
+    process.wait(30)

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from PIL import Image
 from safetensors.torch import save_file
 
-from tests.unit.clips import make_videos, moving_boxes, save_label_map
+from tests.unit.clips import make_videos, save_label_map
 from tests.unit.plain_rde_training import PlainClip
-from vosflow.datasets.training_sets import FLAT_SETS
+from tests.unit.tiny_rde import make_still_images, make_training_videos
 from vosflow.errors import VosflowError
 from vosflow.trackers.rde.network import RdeNetwork
 from vosflow.training.rde.augmentation import augment_clip, perturb_mask, pseudo_frames, random_box
@@ -52,8 +52,9 @@ def test_presets_differ_in_the_weights_of_stage_2_alone():
 
 def test_what_is_practical_does_not_decide_weights():
     settings = stage_settings(2)
-    assert settings.deciding == stage_settings(2, workers=3, save_every=7, threads=2, hours=1).deciding
+    assert settings.deciding == stage_settings(2, workers=3, save_every=7, threads=2, skip_unreadable=True).deciding
     assert settings.deciding != stage_settings(2, seed=1).deciding
+    assert {**settings.deciding, **settings.practical} == settings.model_dump(mode="json")
 
 
 def test_schedules_of_stage_2():
@@ -263,21 +264,12 @@ def test_masks_move_with_their_images():
 
 @pytest.fixture
 def static(tmp_path) -> Path:
-    images, label_maps = moving_boxes(7, 1)
-    for number, place in enumerate((*FLAT_SETS, "fss/thing")):
-        (tmp_path / place).mkdir(parents=True)
-        for k in range(2):
-            Image.fromarray(images[number]).save(tmp_path / place / f"{k}.jpg")
-            Image.fromarray(label_maps[number] * 255).save(tmp_path / place / f"{k}.png")
-    return tmp_path
+    return make_still_images(tmp_path, each=2)
 
 
 @pytest.fixture
 def videos(tmp_path) -> Path:
-    make_videos(tmp_path, {"a": 9, "b": 6, "c": 3})
-    (tmp_path / "ImageSets/2017").mkdir(parents=True, exist_ok=True)
-    (tmp_path / "ImageSets/2017/train.txt").write_text("a\nc\n")
-    return tmp_path
+    return make_training_videos(tmp_path, {"a": 9, "b": 6, "c": 3}, listed=("a", "c"))
 
 
 def test_davis_takes_the_videos_of_its_list(videos, capsys):
@@ -341,6 +333,38 @@ def test_clips_begin_where_the_video_leaves_room_for_their_jumps(seed, frames, j
     clip = draw_frames(video, "v", np.random.default_rng(seed), 5, jump)
     places = sorted(int(image.stem) for image, _ in clip)
     assert places[0] <= max(jump // 2, frames - 5 * jump)
+
+
+def test_frames_of_youtube_vos_are_read_at_480p(tmp_path):
+    rng = np.random.default_rng(0)
+    small = Image.fromarray(rng.integers(0, 255, (9, 16, 3), dtype=np.uint8)).resize((1280, 720))
+    label_map = np.zeros((720, 1280), np.uint8)
+    label_map[100:500, 300:900] = 7
+    for name, side in (("large", 720), ("fitting", 480), ("tiny", 96)):
+        for t in range(3):
+            image, mask = (tmp_path / part / name / f"{t:05d}" for part in ("JPEGImages", "Annotations"))
+            image.parent.mkdir(parents=True, exist_ok=True)
+            small.resize((side * 16 // 9, side)).save(image.with_suffix(".jpg"))
+            labels = Image.fromarray(label_map).resize((side * 16 // 9, side), Image.NEAREST)
+            save_label_map(mask.with_suffix(".png"), np.asarray(labels))
+    videos = read_set("youtube", tmp_path)
+    sizes = {name: [part.size for part in videos.read(*videos.files(name, 0))] for name in videos.videos}
+    assert sizes == {"fitting": [(853, 480)] * 2, "large": [(853, 480)] * 2, "tiny": [(170, 96)] * 2}
+    image, labels = videos.read(*videos.files("large", 0))
+    whole, _ = read_pair(*videos.files("large", 0))
+    assert np.array_equal(image, whole.resize((853, 480), Image.BICUBIC))
+    assert set(np.unique(labels)) == {0, 7} and np.asarray(labels)[100:300, 220:580].all()
+    assert read_set("davis", make_training_videos(tmp_path / "davis", {"a": 3})).short_side is None
+
+
+def test_clips_of_youtube_vos_are_made_of_resized_frames(videos, monkeypatch):
+    read, taken = VideoSet.read, []
+    monkeypatch.setattr(VideoSet, "read", lambda self, *files: taken.append(files) or read(self, *files))
+    samples = Samples([read_set("youtube", videos)], stage_settings(3, held_out=1), range(2))
+    for draw in (lambda: samples[0], samples.measured):
+        draw()
+        assert len(taken) >= 5
+        taken.clear()
 
 
 def test_objects_of_bl30k_are_large_or_shrink():

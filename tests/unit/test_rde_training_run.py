@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,38 +16,24 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from tests.unit.clips import make_videos, moving_boxes
+from tests.unit import tiny_rde
+from tests.unit.tiny_rde import make_training_videos, stage_plan
 from vosflow import digest
 from vosflow.config import parse_config
-from vosflow.datasets.training_sets import FLAT_SETS
 from vosflow.errors import VosflowError
 from vosflow.report.training import load_stages, training_sections
 from vosflow.study import Study
 from vosflow.trackers.base import Checkpoint
 from vosflow.trackers.rde.checkpoint import build_network
-from vosflow.training.planning import find_trained, plan_trainings
+from vosflow.training.planning import find_trained, plan_trainings, read_plan, stage_variables
+from vosflow.training.rde import trainer
 from vosflow.training.rde.run import train_alone
-from vosflow.training.rde.settings import PRESETS, StageSettings
+from vosflow.training.rde.settings import PRESETS, SETS, StageSettings
 from vosflow.training.rde.stage import SetFolder, StagePlan
 from vosflow.training.rde.trainer import CURVES, SAMPLES, WEIGHTS, WORK, Group, StageTraining
 
 HOUSE = Path(__file__).resolve().parents[2]
-SMALL = {
-    "iterations": 6,
-    "crop": 48,
-    "batch_size": 2,
-    "processes": 1,
-    "workers": 0,
-    "learning_rate": 1e-3,
-    "milestones": (4,),
-    "bootstrap": (1, 5),
-    "clip_gradient": 1.0,
-    "compression": "average",
-    "held_out": 2,
-    "log_every": 2,
-    "measure_every": 4,
-    "save_every": 3,
-}
+sets = tiny_rde.sets
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -54,28 +41,6 @@ def denormal_numbers():
     """Training flushes them to zero, for all of the process: other tests count on them."""
     yield
     torch.set_flush_denormal(False)
-
-
-@pytest.fixture(scope="module")
-def sets(tmp_path_factory) -> Path:
-    """static/ and davis/."""
-    folder = tmp_path_factory.mktemp("sets")
-    images, label_maps = moving_boxes(6, 1)
-    for number, place in enumerate((*FLAT_SETS, "fss/thing")):
-        (folder / "static" / place).mkdir(parents=True)
-        Image.fromarray(images[number]).save(folder / "static" / place / "0.jpg")
-        Image.fromarray(label_maps[number] * 255).save(folder / "static" / place / "0.png")
-    names = [f"v{number}" for number in range(5)]
-    make_videos(folder / "davis", dict.fromkeys(names, 8))
-    (folder / "davis/ImageSets/2017").mkdir(parents=True, exist_ok=True)
-    (folder / "davis/ImageSets/2017/train.txt").write_text("\n".join(names))
-    return folder
-
-
-def plan(sets: Path, stage: int, previous: str | None = None, width: int = 8, **changes) -> StagePlan:
-    settings = StageSettings(**{**PRESETS["paper"][stage], **SMALL, **changes})
-    kind = "static" if stage == 0 else "davis"
-    return StagePlan(stage, settings, width, 2 * width, (SetFolder(kind, str(sets / kind)),), previous)
 
 
 def curve(folder: Path) -> list[dict[str, str]]:
@@ -88,7 +53,7 @@ def curve(folder: Path) -> list[dict[str, str]]:
 def stage0(sets, tmp_path_factory) -> Path:
     """Stage 0, trained without being stopped."""
     folder = tmp_path_factory.mktemp("stage0")
-    train_alone(plan(sets, 0), folder, "cpu")
+    train_alone(stage_plan(sets, 0), folder, "cpu")
     return folder
 
 
@@ -112,14 +77,56 @@ def test_a_killed_stage_goes_on_with_the_same_curve(sets, stage0, tmp_path, monk
 
     monkeypatch.setattr(StageTraining, "update", killed)
     with pytest.raises(KeyboardInterrupt):
-        train_alone(plan(sets, 0), tmp_path, "cpu")
+        train_alone(stage_plan(sets, 0), tmp_path, "cpu")
     assert torch.load(tmp_path / WORK, weights_only=True)["iteration"] == 3
     monkeypatch.setattr(StageTraining, "update", update)
     torch.manual_seed(99)  # another process begins with another state
-    train_alone(plan(sets, 0), tmp_path, "cpu")
+    train_alone(stage_plan(sets, 0), tmp_path, "cpu")
     assert curve(tmp_path) == curve(stage0)
     wanted, found = load_file(stage0 / WEIGHTS), load_file(tmp_path / WEIGHTS)
     assert all(torch.equal(found[name], wanted[name]) for name in wanted)
+
+
+@pytest.fixture
+def scaled(monkeypatch) -> None:
+    """Losses are scaled as for float16 on a GPU; the scale doubles every second iteration."""
+    scaler = torch.amp.GradScaler
+    monkeypatch.setattr(torch.amp, "GradScaler", lambda device, enabled: scaler("cpu", 2.0**8, growth_interval=2))
+
+
+def test_the_loss_scale_goes_on_where_it_was(sets, scaled, tmp_path):
+    train_alone(stage_plan(sets, 0), tmp_path / "whole", "cpu")
+    for stop in (3, None):
+        train_alone(stage_plan(sets, 0), tmp_path / "stopped", "cpu", stop_at=stop)
+    whole, stopped = (torch.load(tmp_path / name / WORK, weights_only=True) for name in ("whole", "stopped"))
+    assert whole["scaler"] == stopped["scaler"] and whole["scaler"]["scale"] == 2.0**11
+    assert curve(tmp_path / "whole")[-1] == curve(tmp_path / "stopped")[-1]
+
+
+def test_a_loss_too_large_for_its_scale_changes_no_weights(sets, scaled, tmp_path, monkeypatch):
+    monkeypatch.setattr(trainer, "BROKEN_STEPS", 1)
+    training = StageTraining(stage_plan(sets, 0), tmp_path)
+    (batch,) = training._batches(1)
+    training.step.network.decoder.pred.bias.data.fill_(torch.nan)
+    before = [parameter.detach().clone() for parameter in training.step.parameters()]
+    training.update(batch)
+    assert training.scaler.get_scale() == 2.0**7 and training.iteration == 1
+    for old, new in zip(before, training.step.parameters(), strict=True):
+        assert torch.equal(old.nan_to_num(7), new.nan_to_num(7))
+    with pytest.raises(VosflowError, match="the loss is nan in iteration 1"):
+        training.update(batch)
+
+
+def test_a_stage_that_another_job_trains_is_refused(sets, tmp_path):
+    held = "import fcntl, sys; file = open(sys.argv[1], 'w'); fcntl.lockf(file, fcntl.LOCK_EX); file.write('node7');"
+    held += "file.flush(); print('held', flush=True); sys.stdin.read()"
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", held, str(tmp_path / ".lock")], **pipes) as other:
+        other.stdout.readline()
+        with pytest.raises(VosflowError, match="another job is training this stage .node7."):
+            train_alone(stage_plan(sets, 0), tmp_path, "cpu", stop_at=1)
+        other.stdin.close()
+    train_alone(stage_plan(sets, 0), tmp_path, "cpu", stop_at=1)
 
 
 def test_files_that_are_gone_come_back_from_the_work_file_alone(sets, stage0, tmp_path, monkeypatch):
@@ -127,13 +134,13 @@ def test_files_that_are_gone_come_back_from_the_work_file_alone(sets, stage0, tm
     for name in (CURVES, WEIGHTS, SAMPLES):  # as Snakemake leaves it when the disk is full in the end
         (tmp_path / "mine" / name).unlink()
     monkeypatch.setattr(StageTraining, "update", None)
-    train_alone(plan(sets, 0), tmp_path / "mine", "cpu")
+    train_alone(stage_plan(sets, 0), tmp_path / "mine", "cpu")
     for name in (CURVES, WEIGHTS, SAMPLES):
         assert (tmp_path / "mine" / name).read_bytes() == (stage0 / name).read_bytes()
 
 
 def test_the_next_stage_takes_up_the_weights_and_the_tracker_takes_those(sets, stage0, tmp_path):
-    train_alone(plan(sets, 3, str(stage0 / WEIGHTS), iterations=2, workers=1), tmp_path, "cpu")
+    train_alone(stage_plan(sets, 3, str(stage0 / WEIGHTS), iterations=2, workers=1), tmp_path, "cpu")
     network, remarks = build_network(Checkpoint("trained", tmp_path / WEIGHTS, ""), "two-frames-compress")
     assert network.mem_compress is not None and not remarks
     assert curve(tmp_path)[-1]["f4"]
@@ -150,23 +157,29 @@ def test_what_is_on_the_page(stage0, tmp_path):
     assert section["name"] == "mine" and section["rows"][0][:2] == ["mine.stage0", "6"]
     assert section["rows"][0][4:6] == [before, after]
     assert "<svg" in section["curves"] and section["samples"][0][1].startswith("data:image/png;base64,")
+    assert section["columns"][4] == "J of held-out clips, before" and section["measured"]
+    (stage,) = load_stages([place / CURVES])
+    unmeasured = [{key: value for key, value in row.items() if key != "held_out_J"} for row in stage.rows]
+    (section,) = training_sections([replace(stage, rows=unmeasured)])
+    assert not any("held-out" in column or column == "after" for column in section["columns"])
+    assert len(section["rows"][0]) == len(section["columns"]) and not section["measured"]
     (place / CURVES).write_text("nothing")
     with pytest.raises(VosflowError, match="not readable as the curves of a training"):
         load_stages([place / CURVES])
 
 
 def test_work_files_of_other_plans_and_damaged_ones_are_refused(sets, tmp_path):
-    train_alone(plan(sets, 0), tmp_path, "cpu", stop_at=1)
-    StageTraining(plan(sets, 0, save_every=100, workers=5), tmp_path)  # decides nothing
+    train_alone(stage_plan(sets, 0), tmp_path, "cpu", stop_at=1)
+    StageTraining(stage_plan(sets, 0, save_every=100, workers=5), tmp_path)  # decides nothing
     with pytest.raises(VosflowError, match="belongs to another training"):
-        StageTraining(plan(sets, 0, learning_rate=1e-4), tmp_path)
+        StageTraining(stage_plan(sets, 0, learning_rate=1e-4), tmp_path)
     (tmp_path / WORK).write_bytes(b"no state")
     with pytest.raises(VosflowError, match="not a readable state of training"):
-        StageTraining(plan(sets, 0), tmp_path)
+        StageTraining(stage_plan(sets, 0), tmp_path)
 
 
 def test_a_loss_that_is_not_finite_ends_the_stage(sets, tmp_path):
-    training = StageTraining(plan(sets, 0), tmp_path)
+    training = StageTraining(stage_plan(sets, 0), tmp_path)
     with torch.no_grad():
         training.step.network.decoder.pred.weight.fill_(torch.nan)
     with pytest.raises(VosflowError, match="the loss is nan in iteration 0"):
@@ -174,14 +187,11 @@ def test_a_loss_that_is_not_finite_ends_the_stage(sets, tmp_path):
 
 
 def test_an_unreadable_image_ends_the_stage_with_its_path(sets, tmp_path):
-    copied = tmp_path / "davis"
-    make_videos(copied, dict.fromkeys(("v0", "v1"), 5))
-    (copied / "ImageSets/2017").mkdir(parents=True, exist_ok=True)
-    (copied / "ImageSets/2017/train.txt").write_text("v0 v1")
+    copied = make_training_videos(tmp_path / "davis", dict.fromkeys(("v0", "v1"), 5))
     for path in (copied / "JPEGImages/480p").glob("*/0000[1-4].jpg"):
         path.write_bytes(b"")
-    save_file(StageTraining(plan(sets, 0), tmp_path / "0").step.network.state_dict(), tmp_path / "0.safetensors")
-    broken = plan(tmp_path, 3, str(tmp_path / "0.safetensors"), held_out=0, workers=1)
+    save_file(StageTraining(stage_plan(sets, 0), tmp_path / "0").step.network.state_dict(), tmp_path / "0.safetensors")
+    broken = stage_plan(tmp_path, 3, str(tmp_path / "0.safetensors"), held_out=0, workers=1)
     with pytest.raises(VosflowError, match="the image cannot be read") as caught:
         train_alone(broken, tmp_path / "3", "cpu")
     assert caught.value.path.startswith(str(copied / "JPEGImages"))
@@ -189,7 +199,7 @@ def test_an_unreadable_image_ends_the_stage_with_its_path(sets, tmp_path):
 
 def test_two_processes_train_as_one_with_their_batches(sets, tmp_path):
     """By torchrun, over gloo. Gradients are means over both, so the weights are those of one with twice the batch."""
-    together = plan(sets, 0, iterations=2, processes=2, batch_size=1, held_out=0, clip_gradient=None)
+    together = stage_plan(sets, 0, iterations=2, processes=2, batch_size=1, held_out=0, clip_gradient=None)
     command = [sys.executable, str(HOUSE / "scripts/train_rde.py"), "--plan", json.dumps(together.as_data())]
     answer = subprocess.run(
         [*command, "--folder", str(tmp_path / "two"), "--device", "cpu"],
@@ -199,7 +209,7 @@ def test_two_processes_train_as_one_with_their_batches(sets, tmp_path):
         check=False,
     )
     assert answer.returncode == 0, answer.stderr
-    alone = plan(sets, 0, iterations=2, processes=1, batch_size=2, held_out=0, clip_gradient=None)
+    alone = stage_plan(sets, 0, iterations=2, processes=1, batch_size=2, held_out=0, clip_gradient=None)
     train_alone(alone, tmp_path / "one", "cpu")
     two, one = (load_file(tmp_path / name / WEIGHTS) for name in ("two", "one"))
     apart = torch.cat([(two[name] - one[name]).abs().flatten() for name in one])
@@ -214,10 +224,8 @@ def test_stages_of_full_size(sets, tmp_path):
         previous = None if before is None else str(tmp_path / f"{before}.safetensors")
         values = {"batch_size": 1, "crop": 32, "processes": 1, "workers": 0, "compression": "average"}
         settings = StageSettings(**{**PRESETS["released"][stage], **values})
-        kind = "static" if stage == 0 else "davis"
-        training = StageTraining(
-            StagePlan(stage, settings, 64, 64, (SetFolder(kind, str(sets / kind)),), previous), tmp_path / str(stage)
-        )
+        folders = tuple(SetFolder(kind, str(sets / kind)) for kind in SETS[stage])
+        training = StageTraining(StagePlan(stage, settings, 64, 64, folders, previous), tmp_path / str(stage))
         start = training.step.network.decoder.pred.weight.detach().clone()
         rows = [training.update(batch) for batch in training._batches(2)]
         assert len(rows) == 2 and all(torch.isfinite(torch.tensor(list(row.values()))).all() for row in rows)
@@ -257,7 +265,7 @@ def test_names_of_stages_and_runs_hold_what_decides_the_weights():
 
     first = made()
     assert made() == first
-    assert made(settings={"log_every": 7, "workers": 1}) == first
+    assert made(settings={"log_every": 7, "workers": 1, "hours": 3, "skip_unreadable": True}) == first
     later = made(stage_settings={1: {"learning_rate": 1e-4}})
     assert later[0] == first[0] and all(a != b for a, b in zip(later[1:], first[1:], strict=True))
     assert all(a != b for a, b in zip(made(settings={"seed": 1}), first, strict=True))
@@ -289,6 +297,32 @@ def test_only_code_that_decides_weights_trains_again(module, trains_again, monke
     assert (made() != before) == trains_again
 
 
+def test_what_decides_no_weights_reaches_the_job_past_its_plan():
+    def job(**settings):
+        return plan_trainings(parse_config(config(settings={"held_out": 3, **settings})))[1]
+
+    first, other = job(workers=1), job(workers=5, skip_unreadable=True)
+    assert first.plan.deciding() == other.plan.deciding() and first.folder == other.folder
+    told = stage_variables("cpu", [first, other])
+    assert told["VOSFLOW_TRAINING_DEVICE"] == "cpu"
+    assert read_plan(json.dumps(other.plan.deciding()), told[f"VOSFLOW_STAGE_{other.made}"]) == other.plan
+    assert first.mem_mb == 14_000 and other.mem_mb == 22_000  # for two processes
+
+
+@pytest.mark.parametrize(
+    ("plan", "practical", "problem"),
+    [
+        ("nowhere.json", "{}", "nowhere.json: not the plan of a stage .FileNotFoundError"),
+        ('{"stage": 0', "{}", "--plan: not the plan of a stage .JSONDecodeError"),
+        ('{"stage": 0}', "{}", "not the plan of a stage .KeyError: 'sets'"),
+        ('{"sets": [], "settings": {"iterations": 1, "learning_rate": 1}}', '{"workrs": 1}', "did you mean 'workers'"),
+    ],
+)
+def test_plans_by_hand_that_are_none(plan, practical, problem):
+    with pytest.raises(VosflowError, match=problem):
+        read_plan(plan, practical)
+
+
 def test_a_job_of_an_edited_training_is_refused():
     study = Study(parse_config(config()))
     job = study.trainings[0]
@@ -312,6 +346,16 @@ def test_full_size_asks_for_gpus_imagenet_and_the_catalogs_sets():
         "data/datasets/davis2017/trainval-480p.json",
         "data/datasets/youtubevos2019/train.json",
     )
+
+
+def test_sets_may_be_named_like_other_datasets(sets):
+    given = {"stages": [0, 1], "data": {}}
+    paths = {"datasets": {"static_images": str(sets / "static"), "bl30k": str(sets / "davis")}}
+    jobs = plan_trainings(parse_config({**config(**given), "paths": paths}))
+    assert [job.plan.sets[0].root for job in jobs] == [str(sets / "static"), str(sets / "davis")]
+    with pytest.raises(VosflowError, match="no fss") as caught:
+        plan_trainings(parse_config({**config(**given), "paths": {"datasets": {"static_images": str(sets)}}}))
+    assert "paths.datasets.static_images" in str(caught.value)
 
 
 @pytest.mark.parametrize(

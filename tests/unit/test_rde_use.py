@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,7 +15,8 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from tests.unit.tiny_rde import FRAMES, OBJECTS, make_clip, make_weights, save_checkpoint, video_of
+from tests.unit import tiny_rde
+from tests.unit.tiny_rde import FRAMES, OBJECTS, save_checkpoint, video_of
 from vosflow.datasets.folder import folder_manifest
 from vosflow.engine import track_videos
 from vosflow.errors import VosflowError
@@ -33,27 +33,7 @@ TRACK = Path(__file__).parents[2] / "scripts" / "track.py"
 SMALL = {"mem_every": 2, "top_k": 7}
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="module")
-def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_clip(tmp_path_factory.mktemp("clip"))
-
-
-@pytest.fixture(scope="module")
-def weights() -> dict[str, Tensor]:
-    return make_weights()
-
-
-@pytest.fixture(scope="module")
-def checkpoint(weights: dict[str, Tensor], tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
-    return save_checkpoint(weights, tmp_path_factory.mktemp("weights") / "narrow.pth")
+one_thread, clip, weights, checkpoint = tiny_rde.one_thread, tiny_rde.clip, tiny_rde.weights, tiny_rde.checkpoint
 
 
 # -- checkpoints
@@ -169,19 +149,44 @@ def test_published_numbers_are_of_the_authors_memory_mode(monkeypatch):
     monkeypatch.setattr(published, "_missing", lambda run: iter(()))
 
     def comparisons(checkpoint: str, **given: object) -> list[published.Comparison]:
-        description = {"dataset": "davis2017", "split": "val", "protocol": "davis2017"}
-        changed = non_default_settings("rde", Settings(**given).model_dump())
-        scores = {"J&F-Mean": 0.82, "J-Mean": 0.8, "F-Mean": 0.84}
-        run = SimpleNamespace(
-            tracker="rde", checkpoint=checkpoint, description=description, scores=scores, changed_settings=changed
-        )
-        return published.compare(run)
+        return published.compare(result(checkpoint, "davis2017/val", {"J&F-Mean": 0.82, "J-Mean": 0.8}, **given))
 
     for chosen in ({}, {"preset": "davis2017"}, {"speed": "fast", "precision": "bfloat16"}):
         values = {c.row.value: c for c in comparisons("rde_s03", **chosen) if c.row.metric == "J&F" and not c.reasons}
         assert set(values) == {84.2, 82.1} and all("82.1" in c.row.note for c in values.values())
-        assert [c.row.value for c in comparisons("rde_s012", **chosen) if c.row.metric == "J&F"] == [86.1]
+        found = [c for c in comparisons("rde_s012", **chosen) if c.row.metric == "J&F"]
+        assert [(c.row.value, bool(c.reasons)) for c in found] == [(86.1, False), (85.7, True)]
     assert all(c.reasons == ("other settings: mode=gt-compress",) for c in comparisons("rde_s03", mode="gt-compress"))
+
+
+def test_what_servers_gave_the_authors_stands_beside_submissions(monkeypatch):
+    monkeypatch.setattr(published, "_missing", lambda run: iter(()))
+
+    def found(*run: object, **settings: object) -> dict[tuple[str, float], list[str]]:
+        return {(row.metric, row.value): reasons for row, reasons in published.awaited(result(*run, **settings))}
+
+    test_dev = found("rde_s012", "davis2017/test-dev", None, preset="davis2017")
+    assert [test_dev["J&F", value] == [] for value in (78.9, 79.2)] == [True, False]
+    assert test_dev["F", 82.9] == []
+    preset = {"preset": "youtubevos2019"}
+    youtube = found("rde_s012_yv", "youtubevos2019/valid_all_frames", None, **preset)
+    assert youtube["J-unseen", 78.0] == [] and youtube["G", 81.9] == ["other weights: trained without BL30K"]
+    assert found("rde_s012_yv", "youtubevos2019/valid", None, **preset) == youtube
+    other = found("rde_s012_yv", "youtubevos2019/valid", None, **{**preset, "top_k": 40})
+    assert other["G", 83.3] == ["other settings: top_k=default"]
+    assert found("rde_s012", "davis2017/val", {"J&F-Mean": 0.8}) == {}
+
+
+def result(checkpoint: str, dataset: str, scores: dict[str, float] | None, **settings: object) -> SimpleNamespace:
+    """What comparisons look at in a run's result."""
+    name, split = dataset.split("/")
+    return SimpleNamespace(
+        tracker="rde",
+        checkpoint=checkpoint,
+        description={"dataset": name, "split": split, "protocol": "davis2017"},
+        scores=scores,
+        changed_settings=non_default_settings("rde", Settings(**settings).model_dump()),
+    )
 
 
 def test_the_engine_takes_the_required_frames_alone(clip, checkpoint, tmp_path):

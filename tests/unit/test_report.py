@@ -434,6 +434,16 @@ def test_what_is_not_comparable_is_told_and_not_counted(study, tmp_path, as_larg
     assert "other weights" in (tmp_path / "out/summary.md").read_text()
 
 
+def test_what_a_server_gave_others_stands_beside_a_run_that_it_will_score(study, tmp_path, monkeypatch):
+    monkeypatch.setattr(published, "find_split", lambda *split: SimpleNamespace(videos=2, frames=None, objects=None))
+    theirs = {"dataset": "mose", "split": "valid", "evaluator": "server", "value": 73.7}
+    known = (published_row(**theirs), published_row(**theirs, tracker="sam2long"))
+    summary, text = write_study(study, tmp_path / "out", published=known)
+    _, _, table = text.partition("Where ground truth is not public")
+    assert table.count("73.7") == 1 and "<td>1 of 2 videos</td>" in table
+    assert "73.7" not in summary.read_text()
+
+
 def test_agreement_is_labelled_and_never_compared(study, tmp_path, as_large_as_the_catalog_says):
     """MOSE's sample submission is somebody's prediction: what agrees with it has reproduced nothing."""
     runs = results.load_runs(study)

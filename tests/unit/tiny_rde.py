@@ -1,20 +1,25 @@
-"""A narrow RDE-VOS with weights from a seed, and a clip for it. It segments nothing, but its masks are ragged, move,
-and depend on the memory, so that a slip in any step changes pixels.
+"""A narrow RDE-VOS with weights from a seed, a clip for it, and sets to train it on. It segments nothing, but its masks
+are ragged, move, and depend on the memory, so that a slip in any step changes pixels.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from tests.unit.clips import save_label_map
+from tests.unit.clips import make_videos, moving_boxes, save_label_map
 from vosflow.datasets.folder import folder_manifest
+from vosflow.datasets.training_sets import FLAT_SETS
 from vosflow.trackers.base import Checkpoint
 from vosflow.trackers.rde.network import RdeNetwork
+from vosflow.training.rde.settings import PRESETS, StageSettings
+from vosflow.training.rde.stage import SetFolder, StagePlan
 from vosflow.video import Video
 
 WIDTH, KEYS = 16, 16
@@ -29,6 +34,22 @@ FACTORS = {
     "key_proj.key_proj.weight": 0.08,
     "value_encoder.fuser.block1.conv2.weight": 0.05,
     "value_encoder.fuser.block1.downsample.weight": 0.05,
+}
+STAGE = {  # of training, in seconds
+    "iterations": 6,
+    "crop": 48,
+    "batch_size": 2,
+    "processes": 1,
+    "workers": 0,
+    "learning_rate": 1e-3,
+    "milestones": (4,),
+    "bootstrap": (1, 5),
+    "clip_gradient": 1.0,
+    "compression": "average",
+    "held_out": 2,
+    "log_every": 2,
+    "measure_every": 4,
+    "save_every": 3,
 }
 
 
@@ -90,3 +111,69 @@ def save_checkpoint(weights: object, path: Path) -> Checkpoint:
     """`weights` as torch saves them."""
     torch.save(weights, path)
     return Checkpoint(path.stem, path, "")
+
+
+def make_still_images(folder: Path, each: int = 1) -> Path:
+    """A training set "static": so many images in each of its folders."""
+    images, label_maps = moving_boxes(len(FLAT_SETS) + 1, 1)
+    for image, label_map, place in zip(images, label_maps, (*FLAT_SETS, "fss/thing"), strict=True):
+        (folder / place).mkdir(parents=True)
+        for number in range(each):
+            Image.fromarray(image).save(folder / place / f"{number}.jpg")
+            Image.fromarray(label_map * 255).save(folder / place / f"{number}.png")
+    return folder
+
+
+def make_training_videos(folder: Path, videos: dict[str, int], listed: Sequence[str] | None = None) -> Path:
+    """Videos {name: frames} as a training set; "davis" takes those `listed` (None: all)."""
+    make_videos(folder, videos)
+    (folder / "ImageSets/2017/train.txt").write_text("\n".join(videos if listed is None else listed))
+    return folder
+
+
+def stage_plan(sets: Path, stage: int, previous: str | None = None, **changes) -> StagePlan:
+    """A stage of the narrow network on {sets}/static or {sets}/davis; `changes` of its settings."""
+    settings = StageSettings(**{**PRESETS["paper"][stage], **STAGE, **changes})
+    kind = "static" if stage == 0 else "davis"
+    return StagePlan(stage, settings, 8, 16, (SetFolder(kind, str(sets / kind)),), previous)
+
+
+# --- fixtures: a module has those that it gives a name in itself (clip = tiny_rde.clip)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Sums depend on the number of threads in their last bits."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """See `make_clip`."""
+    return make_clip(tmp_path_factory.mktemp("clip"))
+
+
+@pytest.fixture(scope="module")
+def weights() -> dict[str, Tensor]:
+    """See `make_weights`."""
+    return make_weights()
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
+    """The same as a file."""
+    return save_checkpoint(make_weights(), tmp_path_factory.mktemp("weights") / "narrow.pth")
+
+
+@pytest.fixture(scope="module")
+def sets(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Training sets: static/, davis/, and the same videos as bl30k/ and youtube/."""
+    folder = tmp_path_factory.mktemp("sets")
+    make_still_images(folder / "static")
+    make_training_videos(folder / "davis", {f"v{number}": 8 for number in range(5)})
+    for kind in ("bl30k", "youtube"):
+        (folder / kind).symlink_to("davis")
+    return folder

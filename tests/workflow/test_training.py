@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import csv
+import re
 
 import pytest
-from PIL import Image
 
-from tests.unit.clips import make_videos, moving_boxes
+from tests.unit.tiny_rde import make_still_images, make_training_videos
 from tests.workflow.project import DEFAULT_CONFIG, Project
-from vosflow.datasets.training_sets import FLAT_SETS
 
 pytestmark = pytest.mark.workflow
 
@@ -22,15 +21,9 @@ def project(tmp_path_factory) -> Project:
     """Tiny training sets, a chain of two stages, and a run with the weights of the last."""
     project = Project.make(tmp_path_factory.mktemp("training") / "project", {"a": 3})
     sets = project.folder / "sets"
-    images, label_maps = moving_boxes(len(FLAT_SETS) + 1, 1)
-    for image, label_map, place in zip(images, label_maps, (*FLAT_SETS, "fss/thing"), strict=True):
-        (sets / "static" / place).mkdir(parents=True)
-        Image.fromarray(image).save(sets / "static" / place / "0.jpg")
-        Image.fromarray(label_map * 255).save(sets / "static" / place / "0.png")
+    make_still_images(sets / "static")
     for name in ("davis", "youtube"):
-        make_videos(sets / name, {"one": 6, "two": 6})
-    (sets / "davis/ImageSets/2017").mkdir(parents=True, exist_ok=True)
-    (sets / "davis/ImageSets/2017/train.txt").write_text("one\ntwo\n")
+        make_training_videos(sets / name, {"one": 6, "two": 6})
     training = {
         "method": "rde",
         "stages": [0, 3],
@@ -59,13 +52,39 @@ def test_a_run_tracks_with_weights_that_are_trained_here(project):
     assert "tiny.stage0" in page and "tiny.stage3" in page
 
 
-def test_other_settings_of_a_stage_train_it_and_what_follows_again(project):
+def dry_run(project: Project, changed: dict[str, str], *arguments: str) -> str:
+    """What `snakemake -n` announces with {text: other text} in the config, which stays as it is."""
     config = project.folder / "config.yaml"
-    text = config.read_text()
-    config.write_text(text.replace("  tiny:\n", "  tiny:\n    stage_settings:\n      3: {learning_rate: 0.001}\n"))
-    answer = project.snakemake("-n").stdout
-    config.write_text(text)
+    text = edited = config.read_text()
+    for old, new in changed.items():
+        assert old in edited
+        edited = edited.replace(old, new)
+    config.write_text(edited)
+    try:
+        return project.snakemake("-n", *arguments).stdout
+    finally:
+        config.write_text(text)
+
+
+def test_other_settings_of_a_stage_train_it_and_what_follows_again(project):
+    answer = dry_run(project, {"  tiny:\n": "  tiny:\n    stage_settings:\n      3: {learning_rate: 0.001}\n"})
     outputs = [line for line in answer.splitlines() if "output:" in line]
     assert any("data/training/tiny/stage3-" in line for line in outputs)
     assert not any("data/training/tiny/stage0-" in line for line in outputs)
     assert any("results/toy-val/mine/" in line for line in outputs)
+
+
+def test_what_decides_no_weights_trains_nothing_again(project):
+    practical = "hours: 9\n      save_every: 3\n      skip_unreadable: true\n      workers: 2"
+    assert "Nothing to be done" in dry_run(project, {"workers: 0": practical})
+    assert "train_rde" not in dry_run(project, {"device: cpu": "device: auto"})
+
+
+def test_a_stage_asks_slurm_for_its_gpus_on_one_node(project):
+    changes = {"device: cpu": "device: cuda", "processes: 1": "processes: 4", "workers: 0": "workers: 3"}
+    answer = dry_run(project, {**changes, "threads: 1\n      held": "hours: 30\n      held"}, "--profile", "slurm")
+    jobs = re.findall(r"^rule train_rde_stage:$.*?^    resources: (.*?)$", answer, re.MULTILINE | re.DOTALL)
+    asked = [dict(part.split("=") for part in job.split(", ")) for job in jobs]
+    assert [(one["gpu"], one["nodes"], one["runtime"]) for one in asked] == [("4", "1", "1800")] * 2
+    assert [(one["slurm_partition"], one["mem_mb"]) for one in asked] == [("gpu", "36000")] * 2
+    assert [one["cpus_per_task"] for one in asked] == ["16"] * 2, "however few this machine has"

@@ -18,7 +18,7 @@ from vosflow.report import tables
 from vosflow.report.filmstrips import CORRECT, EXTRA, MISSED, SWAPPED, make_filmstrips
 from vosflow.report.instances import SHOWN
 from vosflow.report.plots import INK, PAPER, RULE, SERIES, SOFT, plot_speed, plot_sweeps, plot_videos
-from vosflow.report.published import TOLERANCE, Comparison, compare
+from vosflow.report.published import TOLERANCE, Comparison, awaited, compare
 from vosflow.report.results import RunResult, main_runs
 from vosflow.report.training import StageResult, training_sections
 
@@ -106,6 +106,7 @@ def render_page(
         plotted_devices=sorted({device for run in runs if run.scores is not None for device in run.devices}),
         comparisons=[comparison for comparison in comparisons if not comparison.reasons],
         incomparable=[comparison for comparison in comparisons if comparison.reasons],
+        awaited=[(run, *found) for run in runs for found in awaited(run, published)],
         comparison_row=_comparison_row,
         tolerance=f"{100 * TOLERANCE:g}",
         sweeps={name: Markup(svg) for name, svg in plot_sweeps(runs).items()},

@@ -79,6 +79,24 @@ def compare(run: RunResult, published: Iterable[PublishedRow] | None = None) -> 
     return sorted(found, key=lambda comparison: bool(comparison.reasons))
 
 
+def awaited(run: RunResult, published: Iterable[PublishedRow] | None = None) -> list[tuple[PublishedRow, list[str]]]:
+    """The numbers that a server gave others for the tracker and checkpoint of a run that has no public ground truth.
+
+    Each with the reasons why the server's answer to this run's submission will not be a measure of the same thing.
+    Servers score a video's annotated frames whether a tracker was given these alone or all frames ("valid_all_frames").
+    """
+    if run.scores is not None or run.checkpoint is None:
+        return []
+    split = run.description["split"].removesuffix("_all_frames")
+    identity = (run.tracker, run.checkpoint, run.description["dataset"], split)
+    found = [
+        (row, [*filter(None, [row.not_comparable]), *_other_settings(run, row), *_missing(run)])
+        for row in (load_published() if published is None else published)
+        if (row.tracker, row.checkpoint, row.dataset, row.split) == identity and row.metric != "FPS"
+    ]
+    return sorted(found, key=lambda pair: bool(pair[1]))
+
+
 def _reasons(run: RunResult, row: PublishedRow) -> Iterator[str]:
     """Why the run and the published number are not measures of the same thing, in words for a table."""
     if row.not_comparable:
@@ -86,12 +104,17 @@ def _reasons(run: RunResult, row: PublishedRow) -> Iterator[str]:
     protocol = run.description["protocol"]
     if row.evaluator and row.evaluator != protocol:
         yield f"scored by {_evaluator(row.evaluator)}, here by the rules of {protocol}"
+    yield from _other_settings(run, row)
+    yield from _missing(run)
+
+
+def _other_settings(run: RunResult, row: PublishedRow) -> Iterator[str]:
+    """How the run's method differs from the published one's."""
     changed = dict(sorted(_method_settings(run).items()))
     if changed != row.settings:
         differing = {name: changed.get(name, "default") for name in sorted({*changed, *row.settings})}
         differing = {name: value for name, value in differing.items() if row.settings.get(name, "default") != value}
         yield "other settings: " + ", ".join(f"{name}={value}" for name, value in differing.items())
-    yield from _missing(run)
 
 
 def _method_settings(run: RunResult) -> dict:

@@ -118,11 +118,13 @@ def training_sections(stages: Sequence[StageResult]) -> list[dict]:
     for name in dict.fromkeys(stage.training for stage in stages):
         own = [stage for stage in stages if stage.training == name]
         facts = [stage.facts() for stage in own]
+        columns = [column for column in facts[0] if any(row[column] for row in facts)]  # none is held out by default
         sections.append(
             {
                 "name": name,
-                "columns": list(facts[0]),
-                "rows": [list(row.values()) for row in facts],
+                "columns": columns,
+                "rows": [[row[column] for column in columns] for row in facts],
+                "measured": any(stage.points("held_out_J") for stage in own),
                 "curves": plot_stages(own),
                 "samples": [(stage.stage, _as_uri(stage.samples)) for stage in own if stage.samples.is_file()],
             }

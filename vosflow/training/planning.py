@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import functools
+import json
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 from vosflow.catalog import find_checkpoint, find_dataset, load_checkpoints
 from vosflow.config import Config, TrainingConfig
 from vosflow.datasets.training_sets import FLAT_SETS
-from vosflow.digest import code_digest, data_digest
+from vosflow.digest import canonical_json, code_digest, data_digest
 from vosflow.errors import VosflowError
 from vosflow.sources import FETCHED, dataset_source
 from vosflow.training.rde.settings import CHAINS, PRESETS, SETS, StageSettings
@@ -28,8 +29,10 @@ LAYOUTS = {  # of one's own folders
     "davis": ("JPEGImages", "Annotations", "ImageSets/2017/train.txt"),
     "youtube": ("JPEGImages", "Annotations"),
 }
+UNSCORED = {"static": "static_images", "bl30k": "bl30k"}  # datasets of the catalog that are for training alone
 IMAGENET = {"resnet50": "resnet50_imagenet", "resnet18": "resnet18_imagenet"}
 WEIGHTS, CURVES = "weights.safetensors", "curves.csv"
+PROCESS_MB, WORKER_MB = 6_000, 1_000  # full size: CUDA, the network and Adam's state; three batches of 150 MB
 
 # Imported where stages are trained, but nothing that weights follow from: how RDE-VOS tracks, other datasets and the
 # catalog, settings (whose values count instead), and what tells of the progress. A training takes weeks.
@@ -88,6 +91,12 @@ class StageJob:
         settings = self.plan.settings
         return settings.processes * (settings.threads + settings.workers)
 
+    @property
+    def mem_mb(self) -> int:
+        """CPU memory of the job: its processes, and their workers with the batches that they have ready."""
+        settings = self.plan.settings
+        return settings.processes * (PROCESS_MB + WORKER_MB * settings.workers)
+
 
 def plan_trainings(config: Config) -> list[StageJob]:
     """All stages of all trainings, each after those that it needs.
@@ -104,6 +113,32 @@ def plan_trainings(config: Config) -> list[StageJob]:
             remedy="choose another name for the training",
         )
     return [job for name, training in config.training.items() for job in _plan_stages(config, name, training)]
+
+
+def read_plan(plan: str, practical: str = "{}") -> StagePlan:
+    """A stage from JSON, or from a file that holds it, and from JSON of practical settings.
+
+    Raises:
+        VosflowError: no such file, no JSON, or not that of a stage.
+    """
+    inline = plan.lstrip().startswith("{")
+    place = "--plan" if inline else plan
+    try:
+        with explain_validation(StageSettings, f"{place}, --practical"):
+            text = plan if inline else Path(plan).read_text(encoding="utf-8")
+            return StagePlan.of(json.loads(text), json.loads(practical))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise VosflowError(
+            f"not the plan of a stage ({type(error).__name__}: {error})",
+            path=place,
+            expected="JSON as the rule train_rde_stage gives it: `snakemake -n -p train_all` prints such a command",
+        ) from error
+
+
+def stage_variables(device: str, jobs: Iterable[StageJob]) -> dict[str, str]:
+    """Environment variables for the jobs that train: what does not decide weights."""
+    practical = {f"VOSFLOW_STAGE_{job.made}": canonical_json(job.plan.settings.practical) for job in jobs}
+    return {"VOSFLOW_TRAINING_DEVICE": device, **practical}
 
 
 def find_trained(config: Config, name: str) -> StageJob | None:
@@ -201,7 +236,9 @@ class _SetSource:
 
 
 def _set_source(config: Config, name: str, training: TrainingConfig, kind: str) -> _SetSource:
-    data, given = config.paths.data, training.data.get(kind)
+    data, given, key = config.paths.data, training.data.get(kind), f"training.{name}.data.{kind}"
+    if given is None and UNSCORED.get(kind) in config.paths.datasets:
+        given, key = config.paths.datasets[UNSCORED[kind]], f"paths.datasets.{UNSCORED[kind]}"
     if given == DEMO:
         marker = DEMO_SETS.format(data=data)
         return _SetSource(
@@ -212,7 +249,7 @@ def _set_source(config: Config, name: str, training: TrainingConfig, kind: str) 
             raise VosflowError(
                 "the folder is missing",
                 path=given,
-                expected=f"the training set {kind}, as the config says at training.{name}.data.{kind}",
+                expected=f"the training set {kind}, as the config says at {key}",
                 remedy="mount or correct the path",
             )
         if lacking := [part for part in LAYOUTS[kind] if not Path(given, part).exists()]:
@@ -220,7 +257,7 @@ def _set_source(config: Config, name: str, training: TrainingConfig, kind: str) 
                 f"the folder is not the training set {kind}: it has no {lacking[0]}",
                 path=given,
                 expected=", ".join(LAYOUTS[kind]),
-                remedy=f"correct training.{name}.data.{kind}: the stage that needs it may begin days from now",
+                remedy=f"correct {key}: the stage that needs it may begin days from now",
             )
         return _SetSource(SetFolder(kind, given), [kind, given, _entries(given)], ())
     if kind == "bl30k":

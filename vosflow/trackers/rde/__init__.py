@@ -56,10 +56,12 @@ class Settings(TrackerSettings):
         frames: those that masks are given of: all, or those that a submission must hold. The others are then computed
             where they are remembered; the masks are the same.
         short_side: pixels; frames are resized to this shorter side (None: as they are).
-        speed: "exact" computes what the authors' code does, "fast" on a GPU in bfloat16, with channels last. (Other
-            trackers call this `mode`; here that is the authors' word for something else.)
+        speed: "exact" computes what the authors' code does, "fast" on a GPU in bfloat16, with channels last, compiled.
+            (Other trackers call this `mode`; here that is the authors' word for something else.)
         precision: "bfloat16" rounds all but keys and probabilities; the authors' commands use automatic mixed precision
             in float16 (--amp). None: float32, but bfloat16 in fast mode on a GPU that computes in it.
+        compile: the network is compiled by torch.compile when it is loaded, which takes a minute or more the first time
+            on a machine, and needs a C compiler. None: in fast mode on a GPU.
     """
 
     preset: Literal["davis2017", "davis2016", "youtubevos2019"] | None = None
@@ -71,6 +73,7 @@ class Settings(TrackerSettings):
     short_side: int | None = Field(None, strict=True, ge=32, le=4096)
     speed: Literal["exact", "fast"] = "exact"
     precision: Literal["float32", "bfloat16"] | None = None
+    compile: bool | None = Field(None, strict=True)
 
     @model_validator(mode="before")
     @classmethod
@@ -87,6 +90,10 @@ class Settings(TrackerSettings):
         import torch
 
         return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
+
+    def compiles_on(self, device: str) -> bool:
+        """Whether the network is compiled on `device`, "cpu" or "cuda"."""
+        return self.speed == "fast" and device != "cpu" if self.compile is None else self.compile
 
     def notes(self) -> list[str]:
         """See `TrackerSettings.notes`."""
@@ -105,6 +112,12 @@ class Settings(TrackerSettings):
             notes.append(
                 "speed fast: on a GPU in bfloat16 where precision is not given; keys, which decide what is read of the "
                 "memory, and probabilities stay in float32."
+            )
+        if self.compile or (self.compile is None and self.speed == "fast"):
+            where = "" if self.compile else "on a GPU "
+            notes.append(
+                f"the network is {where}compiled by torch.compile, which rounds otherwise; that takes a minute or more "
+                "where it was not done before, so that for short shards compile: false is faster."
             )
         return notes
 
@@ -149,7 +162,13 @@ class RdeTracker:
 
             self._computing = resolve_computing(self.settings, self.device)
             network, self._remarks = build_network(self.checkpoint, self.settings.mode)
-            self._network = self._computing.prepare(network)
+            network = self._computing.prepare(network)
+            if self._computing.compiles:
+                from vosflow.trackers.rde.compiling import compile_parts
+
+                compile_parts(network, self._computing)
+                self._remarks.append("the network was compiled by torch.compile")
+            self._network = network
 
     def track(self, video: Video) -> Iterator[tuple[str, Masks]]:
         """Track one video, see `vosflow.trackers.base.Tracker.track`; from the first prompt on.

@@ -1,4 +1,4 @@
-"""What the settings `speed` and `precision` mean for the network on a device."""
+"""What the settings `speed`, `precision` and `compile` mean for the network on a device."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ class Computing:
         objects_at_once, frames_at_once: how many share a call of the network; fewer, once memory runs out. On a CPU
             several take as long as one by one, and more memory: what objects share is computed once in any case.
         channels_last: layout of features in memory.
+        compiles: the network's parts are compiled, see `compiling`.
     """
 
     device: str
@@ -33,6 +34,7 @@ class Computing:
     objects_at_once: int = 1
     frames_at_once: int = 1
     channels_last: bool = False
+    compiles: bool = False
 
     def prepare(self, network: RdeNetwork) -> RdeNetwork:
         """Bring the network to the device, in this precision and layout; it is changed.
@@ -74,7 +76,8 @@ def resolve_computing(settings: Settings, device: str) -> Computing:
             expected="a CUDA GPU with a driver that this torch supports",
             remedy="check nvidia-smi and CUDA_VISIBLE_DEVICES, or track on the CPU (device: cpu)",
         )
-    precision = settings.precision_on(device)
+    precision, compiles = settings.precision_on(device), settings.compiles_on(device)
     if device == "cpu":
-        return Computing(device, precision)
-    return Computing(device, precision, ALL_OBJECTS, FRAMES_ON_A_GPU, channels_last=settings.speed == "fast")
+        return Computing(device, precision, compiles=compiles)
+    fast = settings.speed == "fast"
+    return Computing(device, precision, ALL_OBJECTS, FRAMES_ON_A_GPU, channels_last=fast, compiles=compiles)

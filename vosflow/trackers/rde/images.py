@@ -47,7 +47,7 @@ class Frame:
         It is resized after it was normalised, bicubically and without antialiasing, and padded with zeros at last:
         so did torchvision 0.9, with which the authors' numbers were made. (Newer ones antialias unless told not to.)
         """
-        image = torch.tensor(rgb).permute(2, 0, 1).float().div_(255)
+        image = torch.tensor(rgb).permute(2, 0, 1).contiguous().float().div_(255)
         image = image.sub_(torch.tensor(MEAN)[:, None, None]).div_(torch.tensor(STD)[:, None, None])
         if self.size != (self.height, self.width):
             image = F.interpolate(image[None], self.size, mode="bicubic", align_corners=False, antialias=False)[0]
@@ -60,7 +60,7 @@ class Frame:
             given = F.interpolate(given[None, None], self.size, mode="nearest")[0, 0]
         return F.pad(given, self.padding)
 
-    def label_map(self, probabilities: Tensor, object_ids: Tensor) -> np.ndarray:
+    def label_map(self, probabilities: Tensor, object_ids: Tensor) -> Tensor:
         """The most probable object of each pixel, uint8 [height, width]; the first of those that are equal.
 
         Args:
@@ -73,7 +73,7 @@ class Frame:
         if self.size != (self.height, self.width):
             size = (self.height, self.width)
             inner = F.interpolate(inner[None], size, mode="bilinear", align_corners=False)[0]
-        return object_ids[inner.argmax(dim=0)].cpu().numpy()
+        return object_ids[inner.argmax(dim=0)]
 
 
 def _halves(padding: int) -> tuple[int, int]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -56,25 +56,24 @@ class Memory:
         self._mode = mode
         self._top_k = top_k
         self._compressed = key, values
-        self._blocks = {"given": _as_rows(key, values)}
+        self._blocks = {"given": _as_lists(key, values)}
         self._arrange(["given"] * COPIES_AT_FIRST.get(mode, 1))
 
     def update(self, key: Tensor, values: Tensor, compress_keys: Compress, compress_values: Compress) -> None:
         """Remember a frame: key [1, K, h, w] and values [O, V, h, w]."""
-        new = _as_rows(key, values)
+        new = _as_lists(key, values)
         if self._mode == "stm":
-            everything = self._blocks.get("all", self._blocks["given"])
-            self._blocks["all"] = tuple(torch.cat(pair) for pair in zip(everything, new, strict=True))
+            self._blocks["all"] = _join([self._blocks.get("all", self._blocks["given"]), new])
         else:
             old_key, old_values = self._compressed
             self._compressed = compress_keys(old_key, key), compress_values(old_values, values)
-            self._blocks |= {"compressed": _as_rows(*self._compressed), "last": new}
+            self._blocks |= {"compressed": _as_lists(*self._compressed), "last": new}
         self._arrange(BLOCKS[self._mode])
 
     def read(self, key: Tensor) -> Tensor:
         """Values [O, V, h, w] for the places of a frame with `key`, float32 [1, K, h, w]."""
         queries = key[0].flatten(1).T  # [h w, K]
-        chunk = max(1, SCORES_AT_ONCE // len(self._keys))
+        chunk = max(1, SCORES_AT_ONCE // len(self._values))
         read = torch.cat([self._read(part) for part in queries.split(chunk)])  # [h w, O V]
         return read.unflatten(1, (self.objects, -1)).permute(1, 2, 0).unflatten(2, key.shape[2:]).contiguous()
 
@@ -84,15 +83,19 @@ class Memory:
         A query's score for a row is their negative squared distance over sqrt(K), less what the query adds to all its
         scores. The softmax is over the top_k highest scores. (The authors' code exponentiates them as they are, which
         overflows to NaN above 88; to subtract the highest first is the same function.)
+
+        Which rows are read is the one thing here that rounding can change by more than itself. Scores are therefore
+        rounded as in the authors' code, (2 k q - |k|^2) / sqrt(K): with K = 64 both factors are powers of two, which
+        round nothing, so that only the order in which squares are added matters, see `_arrange`.
         """
         scale = 1 / math.sqrt(queries.shape[1])
-        scores = torch.addmm(self._penalties, queries, self._keys.T, alpha=2 * scale)  # [n, N]
-        best, rows = scores.topk(min(self._top_k, len(self._keys)), sorted=False)
+        scores = torch.addmm(self._penalties, queries, self._keys, alpha=2 * scale)  # [n, N]
+        best, rows = scores.topk(min(self._top_k, len(self._values)), sorted=False)
         if self._twice:
             # Rows that are there twice are looked through once: the best of all with copies are the best without them,
             # some of these with their copies.
             copies = best.masked_fill(rows >= self._twice, -math.inf)
-            most = min(self._top_k, len(self._keys) + self._twice)
+            most = min(self._top_k, len(self._values) + self._twice)
             best, order = torch.cat([best, copies], dim=1).topk(most, sorted=False)
             rows = torch.cat([rows, rows], dim=1).gather(1, order)
         weights = best.softmax(dim=1).to(self._values.dtype)
@@ -101,13 +104,24 @@ class Memory:
     def _arrange(self, names: list[str] | tuple[str, ...]) -> None:
         """Lay out the rows of the blocks called `names`, those that are there twice first."""
         counts = Counter(names).most_common()
-        blocks = [self._blocks[name] for name, _ in counts]
-        keys, values = (torch.cat(parts) if len(parts) > 1 else parts[0] for parts in zip(*blocks, strict=True))
-        self._keys, self._values = keys, values  # [N, K], [N, O V]
-        self._penalties = -keys.square().sum(dim=1) / math.sqrt(keys.shape[1])  # [N]
-        self._twice = sum(len(self._blocks[name][0]) for name, count in counts if count == 2)
+        self._keys, self._values = _join([self._blocks[name] for name, _ in counts])  # [K, N], [N, O V]
+        # The sum runs over the outer dimension, as in the authors' code: over the inner one, torch adds in another
+        # order, and half of the scores would be rounded otherwise.
+        self._penalties = -self._keys.square().sum(dim=0) / math.sqrt(len(self._keys))  # [N]
+        self._twice = sum(len(self._blocks[name][1]) for name, count in counts if count == 2)
 
 
-def _as_rows(key: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-    """A frame's key [1, K, h, w] and values [O, V, h, w] with one row for each place: [h w, K] and [h w, O V]."""
-    return key[0].flatten(1).T.contiguous(), values.flatten(2).permute(2, 0, 1).flatten(1)
+Lists = tuple[Tensor, Tensor]
+"""Keys and values of n places: [K, n], one column each, and [n, O V], one row each."""
+
+
+def _as_lists(key: Tensor, values: Tensor) -> Lists:
+    """Of a frame's places: of its key [1, K, h, w] and values [O, V, h, w]."""
+    return key[0].flatten(1), values.flatten(2).permute(2, 0, 1).flatten(1).contiguous()
+
+
+def _join(blocks: Sequence[Lists]) -> Lists:
+    if len(blocks) == 1:
+        return blocks[0]
+    keys, values = zip(*blocks, strict=True)
+    return torch.cat(keys, dim=1), torch.cat(values)

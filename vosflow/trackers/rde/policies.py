@@ -7,6 +7,12 @@ look like slips and is part of the published method:
 - The video's final frame is never remembered, as nothing is tracked after it.
 - On a frame where an object is given later, the others are tracked first and then remembered with it, whatever
   mem_every says.
+- Given masks go through soft aggregation like tracked ones, so that the value encoder gets one kind of mask: never
+  quite 0 or 1 (`tracking.Tracking`).
+- The frame of the prompts is read twice: the one whose masks are not predicted weighs double
+  (`memory.COPIES_AT_FIRST`).
+- "Last" in a mode's name is the last frame that was remembered, not the one before: that one has no values, which
+  would cost the value encoder on every frame (`memory.BLOCKS`).
 """
 
 from __future__ import annotations

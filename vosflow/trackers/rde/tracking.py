@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -30,12 +31,42 @@ def track_video(
 ) -> Iterator[tuple[str, Masks]]:
     """Yield (frame name, masks) from the first prompt on, see `vosflow.trackers.base.Tracker.track`."""
     tracking = Tracking(network, computing, video, settings)
-    for index, probabilities in tracking.run():
-        label_map = tracking.frame.label_map(probabilities, tracking.ids())
+    label_maps = ((index, tracking.frame.label_map(p, tracking.ids)) for index, p in tracking.run())
+    for index, label_map in _arriving(label_maps):
         if video.layout == LABEL_MAPS:
             yield video.frame_names[index], label_map
         else:
             yield video.frame_names[index], {k: label_map == k for k in video.objects}
+
+
+def _arriving(label_maps: Iterator[tuple[int, Tensor]]) -> Iterator[tuple[int, np.ndarray]]:
+    """Yield (frame index, label map) in the host's memory, each once the work on the next frame is under way.
+
+    So a GPU has work while the host waits for its results, which is once per frame and nowhere else.
+    """
+    coming = None
+    for index, label_map in label_maps:
+        begun = index, _fetch(label_map)
+        if coming is not None:
+            yield coming[0], coming[1]()
+        coming = begun
+    if coming is not None:
+        yield coming[0], coming[1]()
+
+
+def _fetch(label_map: Tensor) -> Callable[[], np.ndarray]:
+    """Begin to copy a label map to the host's memory; what is returned waits until it is there."""
+    if not label_map.is_cuda:
+        return label_map.numpy
+    copied = label_map.to("cpu", non_blocking=True)  # torch pins this memory
+    event = torch.cuda.Event(blocking=True)
+    event.record()
+
+    def wait() -> np.ndarray:
+        event.synchronize()
+        return copied.numpy()
+
+    return wait
 
 
 class Tracking:
@@ -45,7 +76,7 @@ class Tracking:
 
     Attributes:
         frame: how frames are resized and padded.
-        object_ids: of the O objects.
+        object_ids: of the O objects, and ids: the same behind a 0 for the background, uint8 [1 + O], on the device.
 
     Raises:
         VosflowError: bad prompts, see `plan_steps`.
@@ -54,6 +85,7 @@ class Tracking:
     def __init__(self, network: RdeNetwork, computing: Computing, video: Video, settings: Settings) -> None:
         self.frame = Frame.of(video.height, video.width, settings.short_side)
         self.object_ids: list[int] = []
+        self.ids = torch.zeros(1, dtype=torch.uint8, device=computing.device)
         names = set(settings.frames == "required" and video.required or video.frame_names)
         self._wanted = {index for index, name in enumerate(video.frame_names) if name in names}
         self._steps = plan_steps(video, settings.policy, settings.mem_every, self._wanted)
@@ -64,10 +96,6 @@ class Tracking:
         self._objects = Batches(computing.objects_at_once, "objects", video)
         self._frames = Batches(computing.frames_at_once, "frames", video)
         self._memories: list[Memory] = []  # of the objects in `object_ids`, those given together in one of them
-
-    def ids(self) -> Tensor:
-        """uint8 [1 + O]: 0 for the background, then the objects' ids."""
-        return torch.tensor([0, *self.object_ids], dtype=torch.uint8, device=self._computing.device)
 
     def run(self) -> Iterator[tuple[int, Tensor]]:
         """Yield (frame index, probabilities float32 [1 + O, H, W], the background's first) of each frame wanted."""
@@ -92,17 +120,21 @@ class Tracking:
             for start in range(0, len(self._steps), self._computing.frames_at_once):
                 steps = self._steps[start : start + self._computing.frames_at_once]
                 with self._computing.computing():
-                    batch = [next(images).to(device, self._computing.dtype, non_blocking=True)[None] for _ in steps]
+                    batch = [next(images).to(device, non_blocking=True)[None] for _ in steps]
                     features = self._frames.run(self._encode, batch)
                 for step in steps:
                     yield step, batch.pop(0), features.pop(0)
 
     def _read(self, step: Step) -> Tensor:
-        image = self.frame.image(self._video.read_frame(step.index))
+        # Rounded here, in a thread: as part of the copy to a GPU, this process and the GPU would wait for each other.
+        image = self.frame.image(self._video.read_frame(step.index)).to(self._computing.dtype)
         return image.pin_memory() if self._computing.device == "cuda" else image
 
     def _encode(self, images: Sequence[Tensor]) -> list[Features]:
-        return self._network.encode_frames(torch.cat(list(images))).split()
+        batch = list(images)
+        if self._computing.compiles:  # the last batch is no shorter: that would be one more graph, for one frame
+            batch += batch[-1:] * (self._frames.size - len(batch))
+        return self._network.encode_frames(torch.cat(batch)).split()[: len(images)]
 
     def _track(self, features: Features) -> Tensor:
         """Probabilities [1 + O, H, W] of the objects that are remembered."""
@@ -120,6 +152,7 @@ class Tracking:
         masks = masks.to(probabilities.device)
         others = probabilities[1:].masked_fill(masks.sum(dim=0) > 0.5, 0.0)
         self.object_ids += [prompt.object for prompt in prompts]
+        self.ids = torch.tensor([0, *self.object_ids], dtype=torch.uint8, device=probabilities.device)
         return aggregate(torch.cat([others, masks]))
 
     def _remember(self, image: Tensor, features: Features, masks: Tensor) -> None:

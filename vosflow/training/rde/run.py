@@ -1,14 +1,24 @@
-"""Training a stage in one process, or in one of several that torchrun started."""
+"""Training a stage in one process, or in several that are started as torchrun does."""
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import fcntl
 import os
+import socket
+import sys
+import uuid
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
 import torch.distributed as dist
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-from vosflow.gpu import resolve_device
+from vosflow.errors import VosflowError, cannot_write
+from vosflow.gpu import end_with_parent, resolve_device
 from vosflow.training.rde.stage import StagePlan
 from vosflow.training.rde.telling import Telling
 from vosflow.training.rde.trainer import Group, StageTraining
@@ -18,26 +28,85 @@ def train_alone(plan: StagePlan, folder: str | Path, device: str, stop_at: int |
     """Train a stage to its end, or up to the iteration `stop_at`, in this process; goes on where it stopped.
 
     Raises:
-        VosflowError: see `StageTraining`.
+        VosflowError: another job is training it, or see `StageTraining`.
     """
-    torch.set_flush_denormal(True)
-    training = StageTraining(plan, folder, Group(device=device))
-    with Telling(f"stage {plan.stage}", plan.settings.iterations) as telling:
-        training.run(telling, stop_at)
+    with _hold(Path(folder)):
+        _train(plan, folder, Group(device=device), stop_at)
+
+
+def start_group(command: Sequence[str], processes: int) -> int:
+    """Run a Python script in so many processes, as `torchrun --standalone` does; returns 0 if all end well, else 1.
+
+    torchrun itself would end with its own traceback, under which the message of a process is hard to find.
+    """
+    config = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=processes,
+        run_id=uuid.uuid4().hex,
+        rdzv_backend="c10d",
+        rdzv_endpoint="localhost:0",
+        max_restarts=0,
+    )
+    try:
+        elastic_launch(config, sys.executable)(*command)
+    except ChildFailedError:
+        return 1
+    return 0
 
 
 def train_in_group(plan: StagePlan, folder: str | Path, device: str) -> None:
-    """The same in one of the processes that torchrun started: over nccl on GPUs, over gloo on CPUs."""
-    torch.set_flush_denormal(True)
+    """The same in one of the processes that torchrun or `start_group` started: over nccl on GPUs, gloo on CPUs."""
+    end_with_parent()
     rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     device = resolve_device(device)
     if device == "cuda":
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    dist.init_process_group("nccl" if device == "cuda" else "gloo")
+    with _hold(Path(folder)) if rank == 0 else contextlib.nullcontext():
+        dist.init_process_group("nccl" if device == "cuda" else "gloo")
+        try:
+            _train(plan, folder, Group(rank, size, device))
+            dist.barrier()
+        finally:
+            dist.destroy_process_group()
+
+
+def _train(plan: StagePlan, folder: str | Path, group: Group, stop_at: int | None = None) -> None:
+    torch.set_flush_denormal(True)
+    training = StageTraining(plan, folder, group)
+    with Telling(f"stage {plan.stage}", plan.settings.iterations, silent=not group.leads) as telling:
+        training.run(telling, stop_at)
+
+
+@contextlib.contextmanager
+def _hold(folder: Path) -> Iterator[None]:
+    """Keep other jobs off a stage: where Snakemake was killed, jobs that it left go on beside those of the next one.
+
+    The system releases the lock when the process ends, however it ends. File systems without locks are trusted.
+    """
+    path = folder / ".lock"
     try:
-        training = StageTraining(plan, folder, Group(rank, size, device))
-        with Telling(f"stage {plan.stage}", plan.settings.iterations, silent=rank > 0) as telling:
-            training.run(telling)
-        dist.barrier()
-    finally:
-        dist.destroy_process_group()
+        folder.mkdir(parents=True, exist_ok=True)
+        file = open(path, "a+", encoding="utf-8")  # noqa: SIM115
+    except OSError as error:
+        raise cannot_write(path, error) from error
+    with file:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno in (errno.EACCES, errno.EAGAIN):
+                file.seek(0)
+                raise VosflowError(
+                    f"another job is training this stage ({file.read().strip() or 'unknown which'})",
+                    path=path,
+                    expected="one job at a time, for instance none that a killed snakemake has left",
+                    remedy="wait until it is done, or end it and start again. A node that died may leave its lock on a "
+                    "network file system: then delete this file",
+                ) from error
+            if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
+                raise
+        file.truncate(0)
+        job = os.environ.get("SLURM_JOB_ID")
+        file.write(f"{socket.gethostname()}, process {os.getpid()}" + (f", Slurm job {job}" if job else ""))
+        file.flush()
+        yield

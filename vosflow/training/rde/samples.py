@@ -107,7 +107,7 @@ class Samples(Dataset):
         jump = max_jump(self._settings, position // batch)
         for _ in range(TRIES):
             files = draw_frames(videos, name, rng, 5, jump)
-            pairs = augment_clip([read_pair(*file) for file in files], rng, crop, self._settings.crop_area)
+            pairs = augment_clip([videos.read(*file) for file in files], rng, crop, self._settings.crop_area)
             chosen = choose_objects([np.asarray(p[1]) for p in pairs], rng, checks_areas=videos.checks_areas)
             if chosen:
                 break
@@ -120,7 +120,7 @@ class Samples(Dataset):
             pair = read_pair(unit.image, unit.mask, binary=True)
             return _finish(pseudo_frames(pair, rng, crop, 3), [1], None, slots=1)
         videos, name = unit
-        whole = [read_pair(*file) for file in draw_frames(videos, name, rng, 5, self._settings.max_jump)]
+        whole = [videos.read(*file) for file in draw_frames(videos, name, rng, 5, self._settings.max_jump)]
         for _ in range(TRIES):
             top, left, height, width = random_box(whole[0][0].size, rng, self._settings.crop_area)
             box = (left, top, left + width, top + height)

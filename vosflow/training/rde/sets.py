@@ -4,8 +4,8 @@
     videos   {JPEGImages,Annotations}/{video}/{frame}.jpg, .png, also with 480p/ in between as in DAVIS
 
 A frame without a mask is not used (YouTube-VOS has masks on every fifth frame, and only these frames in train).
-Of YouTube-VOS the authors leave out 7 of 3471 videos (util/yv_subset.txt) and resize all to 480p; here all are taken as
-they are.
+Frames of YouTube-VOS, most of 720p, are resized to 480p when they are read. The authors do so once, into JPEG files
+(scripts/resize_youtube.py), whose folder can be named as well, and leave out 7 of 3471 videos (util/yv_subset.txt).
 """
 
 from __future__ import annotations
@@ -42,6 +42,7 @@ class VideoSet:
         repeat: how often an epoch takes each.
         frame_step: of the video's frames, one of this many is here: jumps are counted in the video's.
         checks_areas: leave out objects that are small, as for BL30K.
+        short_side: larger frames are resized to this shorter side, in pixels; None: none are.
     """
 
     images: Path
@@ -50,17 +51,23 @@ class VideoSet:
     repeat: int = 1
     frame_step: int = 1
     checks_areas: bool = False
+    short_side: int | None = None
 
     def files(self, name: str, frame: int) -> tuple[Path, Path]:
         """The image and the mask of a frame of a video."""
         frame_name = self.videos[name][frame]
         return self.images / name / f"{frame_name}.jpg", self.masks / name / f"{frame_name}.png"
 
+    def read(self, image: Path, mask: Path) -> Pair:
+        """A frame's image and labels from its files; raises what `read_pair` raises."""
+        pair = read_pair(image, mask)
+        return pair if self.short_side is None else _shrink(pair, self.short_side)
+
 
 TRAITS = {
     "bl30k": {"checks_areas": True},
     "davis": {"repeat": 5},
-    "youtube": {"frame_step": 5},
+    "youtube": {"frame_step": 5, "short_side": 480},
 }
 
 
@@ -180,6 +187,16 @@ def read_pair(image: Path, mask: Path, *, binary: bool = False) -> Pair:
         )
     values = np.asarray(labels)
     return picture, Image.fromarray((values > 127).astype(np.uint8) if binary else values)
+
+
+def _shrink(pair: Pair, short_side: int) -> Pair:
+    """Resized as the authors' script does it: bicubic with antialiasing, labels to the nearest."""
+    image, labels = pair
+    shorter = min(image.size)
+    if shorter <= short_side:
+        return pair
+    size = (image.width * short_side // shorter, image.height * short_side // shorter)
+    return image.resize(size, Image.BICUBIC), labels.resize(size, Image.NEAREST)
 
 
 def _read(path: Path) -> Image.Image:

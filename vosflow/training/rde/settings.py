@@ -15,8 +15,12 @@ CHAINS = ((0, 1, 2), (0, 3))
 SETS = {0: ("static",), 1: ("bl30k",), 2: ("davis", "youtube"), 3: ("davis", "youtube")}
 """The training sets of each stage."""
 
-PRACTICAL = ("measure_every", "log_every", "save_every", "workers", "threads", "hours")
-"""Settings that do not decide the weights (threads but for last bits)."""
+PRACTICAL = ("skip_unreadable", "measure_every", "log_every", "save_every", "workers", "threads", "hours")
+"""Settings that do not decide the weights (threads but for last bits): a stage under way, or done, may change them.
+
+skip_unreadable decides nothing up to the first file that cannot be read, where training ends without it: it must be
+possible to go on from there.
+"""
 
 Count = Annotated[int, Field(strict=True, ge=1)]
 Share = Annotated[float, Field(gt=0, le=1)]
@@ -98,6 +102,11 @@ class StageSettings(BaseModel):
     def deciding(self) -> dict[str, Any]:
         """Those settings that decide the weights, as plain data."""
         return self.model_dump(mode="json", exclude=set(PRACTICAL))
+
+    @property
+    def practical(self) -> dict[str, Any]:
+        """The other ones."""
+        return self.model_dump(mode="json", include=set(PRACTICAL))
 
 
 def _jumps(last: float) -> tuple[tuple[float, int], ...]:

@@ -49,8 +49,13 @@ class StagePlan:
             "imagenet": dict(self.imagenet),
         }
 
+    def deciding(self) -> dict[str, Any]:
+        """The same without settings that decide no weights."""
+        return {**self.as_data(), "settings": self.settings.deciding}
+
     @classmethod
-    def of(cls, data: Mapping[str, Any]) -> StagePlan:
-        """From what `as_data` gave."""
+    def of(cls, data: Mapping[str, Any], practical: Mapping[str, Any] = {}) -> StagePlan:
+        """From what `as_data` gave, or from what `deciding` gave and the `practical` settings."""
         sets = tuple(SetFolder(**part) for part in data["sets"])
-        return cls(**{**data, "settings": StageSettings(**data["settings"]), "sets": sets})
+        settings = StageSettings(**{**data["settings"], **practical})
+        return cls(**{**data, "settings": settings, "sets": sets})
