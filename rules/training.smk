@@ -20,7 +20,7 @@ rule make_demo_training_sets:
         f"{DATA}/logs/make_demo_training_sets.benchmark.tsv"
     conda:
         CONDA
-    threads: 1
+    threads: 2
     resources:
         mem_mb=1_000,
         runtime=10,
@@ -28,7 +28,8 @@ rule make_demo_training_sets:
         folder=lambda wildcards, output: output[0].removesuffix(".json"),
         code=demo_sets_code(),
     shell:
-        'python "$VOSFLOW"/scripts/make_demo_training_sets.py --output {params.folder:q} --marker {output:q} > {log:q} 2>&1'
+        'python "$VOSFLOW"/scripts/make_demo_training_sets.py --output {params.folder:q} --marker {output:q}'
+        " --workers {threads} > {log:q} 2>&1"
 
 
 rule train_rde_stage:

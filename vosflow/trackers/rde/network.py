@@ -7,7 +7,7 @@ module, SAM (`mem_compress`). Nothing here knows of videos: what is remembered w
 What does not depend on objects is computed once per frame, not per object: half of the convolutions on concatenated
 features (`ResBlock.prepare`) and the decoder's skip connections.
 
-Shapes: T frames, O objects, [H, W] the padded image, [h, w] = [H/16, W/16]; channels at width 64, as published:
+Shapes: T frames, O objects of each, [H, W] the padded image, [h, w] = [H/16, W/16]; channels at width 64, as published:
 K = 64 of keys, V = 512 of values.
 """
 
@@ -76,17 +76,17 @@ class RdeNetwork(nn.Module):
         return Features(key, f16, *self.decoder.prepare(self.key_comp(f16), f8, f4))
 
     def encode_values(self, image: Tensor, features: Features, masks: Tensor, others: Tensor | None) -> Tensor:
-        """Values of objects on one frame, [O, V, h, w].
+        """Values of objects, [T O, V, h, w]; all frames have as many.
 
         Args:
-            image: [1, 3, H, W], and its features.
-            masks: probabilities of the objects, [O, 1, H, W].
-            others: for each object the sum of all others' probabilities, [O, 1, H, W]; None for a network without them.
+            image: [T, 3, H, W], and their features. In tracking this is one frame.
+            masks: probabilities of the objects, those of one frame after those of the other, [T O, 1, H, W].
+            others: for each object the sum of all others' probabilities, likewise; None for a network without them.
         """
         return self.value_encoder(image, features.f16, masks, others)
 
     def decode(self, readout: Tensor, features: Features) -> Tensor:
-        """Logits float32 [O, H, W] from what was read from the memory, [O, V, h, w]."""
+        """Logits float32 [T O, H, W] from what was read from the memory for T frames, [T O, V, h, w]."""
         return self.decoder(readout, features)
 
 
@@ -138,7 +138,7 @@ class ValueEncoder(nn.Module):
 
     def forward(self, image: Tensor, f16: Tensor, masks: Tensor, others: Tensor | None) -> Tensor:
         """See `RdeNetwork.encode_values`."""
-        image = image.expand(len(masks), -1, -1, -1)
+        image = image.repeat_interleave(len(masks) // len(image), dim=0)
         x = torch.cat([image, masks] if others is None else [image, masks, others], dim=1)  # [O, 5 or 4, H, W]
         x = F.max_pool2d(self.bn1(self.conv1(x)), 3, stride=2, padding=1).relu()  # [O, 64, 4h, 4w]
         return self.fuser(self.layer3(self.layer2(self.layer1(x))), f16)
@@ -154,7 +154,7 @@ class Fuser(nn.Module):
         self.block2 = ResBlock(values, values)
 
     def forward(self, x: Tensor, f16: Tensor) -> Tensor:
-        """x [O, 256, h, w], f16 [1, 1024, h, w] -> [O, V, h, w]."""
+        """x [T O, 256, h, w], f16 [T, 1024, h, w] -> [T O, V, h, w]."""
         x = self.block1(x, self.block1.prepare(f16))
         return self.block2(x + self.attention(x))
 
@@ -213,8 +213,8 @@ class Upsampling(nn.Module):
         self.out_conv = ResBlock(coming, going)
 
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:
-        """x [O, coming, h, w], skip [1, coming, 2h, 2w], already through `skip_conv` -> [O, going, 2h, 2w]."""
-        return self.out_conv(skip + F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False))
+        """x [T O, coming, h, w], skip [T, coming, 2h, 2w], already through `skip_conv` -> [T O, going, 2h, 2w]."""
+        return self.out_conv(_join(F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False), skip))
 
 
 class ResBlock(nn.Module):
@@ -238,14 +238,14 @@ class ResBlock(nn.Module):
         )
 
     def forward(self, x: Tensor, prepared: tuple[Tensor, Tensor] | None = None) -> Tensor:
-        """x [O, channels, h, w]; `prepared` of the other channels of the input, if x has not all of them."""
+        """x [T O, channels, h, w]; `prepared`, of T frames: the other channels of the input, where x has not all."""
         if prepared is None:
             shortcut = x if self.downsample is None else self.downsample(x)
             return shortcut + self.conv2(self.conv1(x.relu()).relu())
         first, shortcut = prepared
         channels = x.shape[1]
-        first = first + F.conv2d(x.relu(), self.conv1.weight[:, :channels], self.conv1.bias, padding=1)
-        shortcut = shortcut + F.conv2d(x, self.downsample.weight[:, :channels], self.downsample.bias, padding=1)
+        first = _join(F.conv2d(x.relu(), self.conv1.weight[:, :channels], self.conv1.bias, padding=1), first)
+        shortcut = _join(F.conv2d(x, self.downsample.weight[:, :channels], self.downsample.bias, padding=1), shortcut)
         return shortcut + self.conv2(first.relu())
 
 
@@ -352,6 +352,11 @@ def with_biases(module: nn.Module) -> nn.Module:
     for conv in (part for part in module.modules() if isinstance(part, nn.Conv2d)):
         conv.bias = nn.Parameter(torch.zeros(conv.out_channels))
     return module
+
+
+def _join(own: Tensor, shared: Tensor) -> Tensor:
+    """The sum of features that objects have, [T O, C, h, w], and of those that all objects of a frame share."""
+    return (own.unflatten(0, (len(shared), -1)) + shared[:, None]).flatten(0, 1)
 
 
 def _squeeze(conv: nn.Conv3d, pair: Tensor) -> Tensor:

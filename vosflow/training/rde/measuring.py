@@ -15,6 +15,8 @@ from vosflow.trackers.rde.images import MEAN, STD
 from vosflow.training.rde.passes import TrainingPass
 from vosflow.training.rde.samples import Sample, collate
 
+LEAST_SIDE = 192  # of a frame in the picture of samples, in screen pixels: small crops are enlarged
+
 
 def mean_iou(predicted: Tensor, labels: Tensor, objects: Tensor) -> float:
     """Mean IoU over objects and frames, as J: 1 where an object is neither there nor predicted.
@@ -44,12 +46,26 @@ def measure(step: TrainingPass, samples: Sequence[Sample], at_once: int, device:
 
 @torch.no_grad()
 def write_samples(path: Path, step: TrainingPass, samples: Sequence[Sample], device: str) -> None:
-    """A picture of predicted masks: one row for each sample, its first frame with the given masks."""
+    """A picture of predicted masks over grey frames: one row for each sample, its first frame with the given masks.
+
+    White lines are the outlines of the true masks.
+    """
     batch = collate(samples).to(device)
     maps = torch.cat([batch.labels[:, :1], step(batch, 1.0).predicted], dim=1).cpu().numpy()  # [B, T, S, S]
     pixels = batch.images.cpu() * torch.tensor(STD)[:, None, None] + torch.tensor(MEAN)[:, None, None]
-    pixels = (pixels.clamp(0, 1) * 255).byte().permute(0, 1, 3, 4, 2).numpy()  # [B, T, S, S, 3]
+    grey = (pixels.clamp(0, 1) * 255).mean(dim=2).byte().numpy()[..., None]  # [B, T, S, S, 1]
     colours = np.array(DAVIS_PALETTE, np.uint8).reshape(-1, 3)[maps]
-    mixed = np.where(maps[..., None] > 0, pixels // 2 + colours // 2, pixels)
+    mixed = np.where(maps[..., None] > 0, grey // 2 + colours // 2, grey // 2 + 64)
+    mixed[_outlines(batch.labels.cpu().numpy())] = 255
     rows = [np.concatenate(list(frames), axis=1) for frames in mixed]
-    Image.fromarray(np.concatenate(rows, axis=0)).save(path)
+    picture = Image.fromarray(np.concatenate(rows, axis=0))
+    scale = max(1, LEAST_SIDE // batch.images.shape[-1])
+    picture.resize((picture.width * scale, picture.height * scale), Image.NEAREST).save(path)
+
+
+def _outlines(labels: np.ndarray) -> np.ndarray:
+    """bool [..., H, W]: the right or the lower neighbour of a pixel has another label."""
+    edges = np.zeros(labels.shape, bool)
+    edges[..., :, :-1] |= labels[..., :, :-1] != labels[..., :, 1:]
+    edges[..., :-1, :] |= labels[..., :-1, :] != labels[..., 1:, :]
+    return edges

@@ -38,8 +38,14 @@ class Batch:
 
     def to(self, device: str | torch.device) -> Batch:
         """The same on a device."""
-        parts = (self.images, self.labels, self.noisy, self.objects)
-        return Batch(*(part.to(device, non_blocking=True) for part in parts))
+        return Batch(*(part.to(device, non_blocking=True) for part in self._parts()))
+
+    def pin_memory(self) -> Batch:
+        """The same in memory that is copied to a GPU while the host goes on; a DataLoader asks for it."""
+        return Batch(*(part.pin_memory() for part in self._parts()))
+
+    def _parts(self) -> tuple[Tensor, ...]:
+        return self.images, self.labels, self.noisy, self.objects
 
 
 @dataclass(frozen=True)
@@ -174,8 +180,8 @@ class Clips:
 
     def decode(self, t: int, readout: Tensor) -> Tensor:
         """Logits float32 [B, 1 + O, H, W] of frame t, after soft aggregation (Oh et al., ICCV 2019)."""
-        alone = [self._network.decode(part, self._frames[t]) for part in readout.unbind(1)]  # O x [B, H, W]
-        probabilities = torch.stack(alone, dim=1).float().sigmoid() * self._exists
+        alone = self._network.decode(readout.flatten(0, 1), self._frames[t]).unflatten(0, readout.shape[:2])
+        probabilities = alone.float().sigmoid() * self._exists  # [B, O, H, W]
         background = (1 - probabilities).prod(dim=1, keepdim=True)
         probabilities = torch.cat([background, probabilities], dim=1).clamp(LEAST, 1 - LEAST)
         return (probabilities / (1 - probabilities)).log()
@@ -188,11 +194,10 @@ class Clips:
     def _values(self, t: int, masks: Tensor) -> Tensor:
         """Values [B, O, V, h, w] of objects with masks [B, O, H, W] on frame t."""
         image, features = self._batch.images[:, t], self._frames[t]
-        if masks.shape[1] == 1:
-            return self._network.encode_values(image, features, masks, None)[:, None]
         others = masks.sum(dim=1, keepdim=True) - masks
-        parts = zip(masks.split(1, dim=1), others.split(1, dim=1), strict=True)
-        return torch.stack([self._network.encode_values(image, features, *part) for part in parts], dim=1)
+        alone, others = (part.flatten(0, 1)[:, None] for part in (masks, others))  # [B O, 1, H, W]
+        values = self._network.encode_values(image, features, alone, others if masks.shape[1] > 1 else None)
+        return values.unflatten(0, masks.shape[:2])
 
 
 def _pull_objects(pulled: Tensor, target: Tensor) -> Tensor:

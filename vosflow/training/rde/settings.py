@@ -85,7 +85,7 @@ class StageSettings(BaseModel):
     skip_unreadable: bool = False
     measure_every: Count = 5_000
     log_every: Count = 100
-    save_every: Count = 5_000
+    save_every: Count = 1_000
     workers: int = Field(8, ge=0)
     threads: Count = 1
     hours: float = Field(48, gt=0)

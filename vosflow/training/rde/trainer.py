@@ -79,7 +79,9 @@ class StageTraining:
         self._sets = [read_set(part.kind, part.root) for part in plan.sets]
         network = self._begin().to(group.device).eval()  # batch normalisation stays as it is, also in training
         self.step = TrainingPass(network, settings)
-        self._parallel = self.step if group.size == 1 else DistributedDataParallel(self.step, broadcast_buffers=False)
+        self._parallel = (
+            self.step if group.size == 1 else DistributedDataParallel(self.step, forward_sync_buffers=False)
+        )
         self.optimizer = torch.optim.Adam(
             self.step.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
         )
@@ -97,22 +99,27 @@ class StageTraining:
             self._tell({"iteration": 0, **self._measurement()}, telling, board)
         began = time.perf_counter()
         for batch in self._batches(end):
+            if isinstance(batch, VosflowError):
+                self.save()
+                raise batch
             self._recent.append(self.update(batch))
-            if self.iteration % self.settings.log_every == 0 or self.iteration == end:
+            measures = self._is_due(self.settings.measure_every, self.settings.iterations)
+            if measures or self._is_due(self.settings.log_every, end):
                 row = {name: float(np.mean([row[name] for row in self._recent])) for name in self._recent[0]}
                 seconds = (time.perf_counter() - began) / len(self._recent)
                 row |= {"iteration": self.iteration, "seconds": seconds}
-                if self.iteration % self.settings.measure_every == 0 or self.iteration == self.settings.iterations:
-                    row |= self._measurement()
-                self._tell(row, telling, board)
+                self._tell(row | (self._measurement() if measures else {}), telling, board)
                 self._recent, began = [], time.perf_counter()
             telling.advance(self.iteration)
-            if self.iteration % self.settings.save_every == 0 or self.iteration == end:
+            if self._is_due(self.settings.save_every, end):
                 self.save()
         if board is not None:
             board.close()
         if self.iteration == self.settings.iterations:
             self._finish()
+
+    def _is_due(self, every: int, end: int) -> bool:
+        return self.iteration % every == 0 or self.iteration == end
 
     def update(self, batch: Batch) -> dict[str, float]:
         """One iteration; returns its numbers.
@@ -146,7 +153,7 @@ class StageTraining:
         if not self.group.leads:
             return
         state = {
-            "plan": self._identity,
+            "plan": self.plan.deciding(),
             "iteration": self.iteration,
             "rows": self.rows,
             "recent": self._recent,
@@ -161,16 +168,11 @@ class StageTraining:
     def _write_curves(self) -> None:
         write_aside(self.folder / CURVES, lambda aside: aside.write_text(curves_text(self.rows), encoding="utf-8"))
 
-    @property
-    def _identity(self) -> dict:
-        """What a work file must agree with."""
-        return {**self.plan.as_data(), "settings": self.settings.deciding}
-
     def _continue(self) -> None:
         path = self.folder / WORK
         try:
-            state = torch.load(path, map_location=self.group.device, weights_only=True)
-            same = state["plan"] == self._identity
+            state = torch.load(path, map_location="cpu", weights_only=True)
+            same = state["plan"] == self.plan.deciding()
         except Exception as error:  # torch raises anything from OSError to UnpicklingError
             raise VosflowError(
                 f"not a readable state of training ({type(error).__name__}: {error})",
@@ -189,7 +191,7 @@ class StageTraining:
         self.step.network.load_state_dict(state["network"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
-        torch.set_rng_state(state["rng"].cpu())
+        torch.set_rng_state(state["rng"])
 
     def _begin(self) -> nn.Module:
         plan = self.plan
@@ -200,8 +202,8 @@ class StageTraining:
         batches = DataLoader(samples, size, collate_fn=collate)
         return first_network(plan.width, plan.key_channels, self.settings.seed, plan.imagenet, map(_sound, batches))
 
-    def _batches(self, end: int) -> Iterator[Batch]:
-        """The batches of this process from the current iteration up to `end`."""
+    def _batches(self, end: int) -> Iterator[Batch | VosflowError]:
+        """The batches of this process from the current iteration up to `end`, or an error in place of one."""
         settings, group = self.settings, self.group
         positions = np.arange(end * group.size * settings.batch_size).reshape(end, group.size, settings.batch_size)
         samples = Samples(self._sets, settings, positions[self.iteration :, group.rank].ravel().tolist())
@@ -211,8 +213,9 @@ class StageTraining:
             num_workers=settings.workers,
             collate_fn=collate,
             multiprocessing_context="fork" if settings.workers else None,
+            pin_memory=group.device != "cpu",
         )
-        yield from map(_sound, loader)
+        yield from loader
 
     def _measurement(self) -> Row:
         """J on the held-out samples, if there are any."""
