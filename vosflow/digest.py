@@ -25,9 +25,12 @@ UNRELATED = {
 }
 
 
+_JSON = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
 def canonical_json(value: object) -> str:
     """JSON with sorted keys and no spaces: equal data gives equal text."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return _JSON.encode(value)
 
 
 def data_digest(value: object) -> str:
@@ -113,7 +116,7 @@ def _module_logic(name: str, path: Path, mtime_ns: int, size: int) -> tuple[str,
     """(digest of one module's logic, names that it imports); cached until the file changes."""
     tree = ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
     package = name if path.name == "__init__.py" else name.rpartition(".")[0]
-    return data_digest(_shape(tree)), tuple(_imports(tree, package))
+    return hashlib.sha256(_shape(tree).encode()).hexdigest(), tuple(_imports(tree, package))
 
 
 def _imports(tree: ast.AST, package: str) -> Iterator[str]:
@@ -129,14 +132,17 @@ def _imports(tree: ast.AST, package: str) -> Iterator[str]:
             yield from (f"{base}.{alias.name}" for alias in node.names)
 
 
-def _shape(node: object, *, in_raise: bool = False) -> object:
-    """A syntax tree as plain lists, equal across Python versions and without what changes no result."""
+def _shape(node: object, *, in_raise: bool = False) -> str:
+    """A syntax tree as JSON, equal across Python versions and without what changes no result.
+
+    Text, not lists of lists: Python's garbage collector would go through those again and again, for half of the time.
+    """
     if isinstance(node, list):
-        return [_shape(item, in_raise=in_raise) for item in node]
+        return f"[{','.join([_shape(item, in_raise=in_raise) for item in node])}]"
     if not isinstance(node, ast.AST):
-        return repr(node)
+        return canonical_json(repr(node))
     if in_raise and isinstance(node, ast.Constant) and isinstance(node.value, str):
-        return "text"
+        return '"text"'
     in_raise = in_raise or isinstance(node, ast.Raise) or _makes_an_error(node)
     fields = []
     for key, value in ast.iter_fields(node):
@@ -145,8 +151,8 @@ def _shape(node: object, *, in_raise: bool = False) -> object:
         if key == "body" and isinstance(value, list):
             value = value[1:] if _is_docstring(node, value[0]) else value
             value = [item for item in value if not (isinstance(item, ast.FunctionDef) and item.name == "notes")]
-        fields.append([key, _shape(value, in_raise=in_raise)])
-    return [type(node).__name__, fields]
+        fields.append(f'["{key}",{_shape(value, in_raise=in_raise)}]')
+    return f'["{type(node).__name__}",[{",".join(fields)}]]'
 
 
 def _makes_an_error(node: ast.AST) -> bool:

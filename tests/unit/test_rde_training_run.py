@@ -63,7 +63,7 @@ def test_a_stage_ends_in_weights_curves_and_samples(stage0):
     assert [row["iteration"] for row in curve(stage0)] == ["0", "2", "4", "6"]
     assert [bool(row["held_out_J"]) for row in curve(stage0)] == [True, False, True, True]
     assert [row["learning_rate"] for row in curve(stage0)] == ["", "0.001", "0.001", "0.0001"]
-    assert Image.open(stage0 / SAMPLES).size == (3 * 48, 2 * 48)
+    assert Image.open(stage0 / SAMPLES).size == (3 * 192, 2 * 192)  # small crops are enlarged
     assert list((stage0 / "tensorboard").iterdir())
 
 

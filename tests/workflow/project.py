@@ -12,8 +12,8 @@ from pathlib import Path
 import yaml
 
 from tests.unit.clips import make_videos
+from tests.workflow.prepared import HOUSE, run_snakemake
 
-HOUSE = Path(__file__).resolve().parents[2]
 COPIED = ("Snakefile", "rules", "scripts", "vosflow", "profiles", "envs", "slurm", "workstation")
 SNAKEMAKE = [sys.executable, "-m", "snakemake", "--cores", "2"]
 
@@ -103,15 +103,7 @@ class Project:
 
     def snakemake(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Run Snakemake in the project; output and errors together in `stdout`."""
-        answer = subprocess.run(
-            [*SNAKEMAKE, *arguments],
-            cwd=self.folder,
-            env=self.environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            check=False,
-        )
+        answer = run_snakemake(["--cores", "2", *arguments], self.folder, self.environment)
         assert not check or answer.returncode == 0, answer.stdout
         return answer
 
