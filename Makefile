@@ -12,8 +12,10 @@ demo: $(READY)
 	$(BIN)/snakemake --cores $(JOBS)
 	@$(BIN)/python scripts/show_results.py --summary results/tables/summary.csv --page results/report/index.html
 
+# One process more than cores, as tests of Slurm and of killed jobs wait much of their time. The longest files first.
 test: $(READY)
-	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -n $(JOBS) --dist loadfile
+	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest \
+	    -n $$(($(JOBS) + 1)) --dist loadfile --no-loadscope-reorder
 
 lint: $(READY)
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/snakefmt --check Snakefile rules && $(BIN)/snakemake --lint

@@ -60,9 +60,10 @@ rule train_rde_stage:
     params:
         plan=lambda wildcards: canonical_json(stage_of(wildcards).plan.deciding()),
         folder=lambda wildcards: stage_of(wildcards).folder,
+        practical=lambda wildcards: stage_of(wildcards).variable,
     shell:
         'python "$VOSFLOW"/scripts/train_rde.py --plan {params.plan:q} --folder {params.folder:q}'
-        ' --practical "$VOSFLOW_STAGE_{wildcards.made}" --device "$VOSFLOW_TRAINING_DEVICE" 2>&1 | tee {log:q}'
+        ' --practical "${params.practical}" --device "$VOSFLOW_TRAINING_DEVICE" 2>&1 | tee {log:q}'
 
 
 use rule train_rde_stage as train_rde_stage_on_cpu with:

@@ -17,7 +17,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder to write; replaced if there")
     parser.add_argument("--marker", type=Path, metavar="FILE", help="JSON file that says it is done")
-    parser.add_argument("--workers", type=int, default=1, metavar="N", help="processes that draw (default: %(default)s)")
+    parser.add_argument("--workers", type=int, default=1, metavar="N", help="processes that draw (default: 1)")
     arguments = parser.parse_args()
     write_demo_sets(arguments.output, arguments.workers)
     if arguments.marker:

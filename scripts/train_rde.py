@@ -36,7 +36,7 @@ def main() -> int:
         return 0
     with lease_device(args.device, plan.settings.processes) as device:
         if plan.settings.processes > 1:
-            from vosflow.training.rde.run import start_group
+            from vosflow.training.rde.launch import start_group
 
             command = [__file__, "--plan", json.dumps(plan.as_data()), "--folder", args.folder, "--device", device]
             return start_group(command, plan.settings.processes)

@@ -93,6 +93,16 @@ def test_the_host_waits_for_label_maps_alone(compiles: bool, clip: Path, checkpo
     assert (torch.cat([p.cpu().flatten() for p in found]) - expected).abs().mean() < 1e-3
 
 
+def test_label_maps_arrive_whole_and_with_their_frames(clip: Path, checkpoint: Checkpoint) -> None:
+    tracker = loaded(checkpoint, "cuda")
+    video = video_of(clip, "late")
+    tracking = Tracking(tracker._network, tracker._computing, video, tracker.settings)
+    expected = [(index, tracking.frame.label_map(p, tracking.ids).cpu().numpy()) for index, p in tracking.run()]
+    arrived = list(tracker.track(video))  # all of them are kept: none may lie where another one comes later
+    assert [name for name, _ in arrived] == [video.frame_names[index] for index, _ in expected]
+    assert all((one == other).mean() > 0.999 for (_, one), (_, other) in zip(arrived, expected, strict=True))
+
+
 def test_too_many_objects_for_the_memory(clip: Path, checkpoint: Checkpoint, tmp_path: Path, monkeypatch) -> None:
     decode = RdeNetwork.decode
 

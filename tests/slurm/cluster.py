@@ -88,7 +88,7 @@ def wait_until(condition: Callable[[], object], what: str, seconds: float = PATI
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, f"waited {seconds} s in vain: {what}"
-        time.sleep(0.1)
+        time.sleep(0.2)
 
 
 class Cluster:

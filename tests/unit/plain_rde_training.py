@@ -23,14 +23,14 @@ class PlainClip:
         self.features = [network.encode_frames(image[None]) for image in images]
         self.kl = torch.zeros(())
 
-    def loss(self, share: float, kl: float, f2: float, f4: float) -> float:
+    def loss(self, share: float, kl: float, f2: float, f4: float) -> Tensor:
         """The loss of the clip."""
         frames, pulls = self.three_frames() if len(self.images) == 3 else self.five_frames()
         ce = [self.cross_entropy(logits, t, share) for t, logits in enumerate(frames, 1)]
         total = 0.0
         for value in ce:
             total = (total + value) / 2
-        return float(total + kl * self.kl + f2 * pulls.get(2, 0) + f4 * pulls.get(4, 0))
+        return total + kl * self.kl + f2 * pulls.get(2, 0) + f4 * pulls.get(4, 0)
 
     def three_frames(self) -> tuple[list[Tensor], dict]:
         memory = [(0, self.begin())]

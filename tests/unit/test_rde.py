@@ -153,6 +153,12 @@ def test_resized_frames_are_those_of_torchvision_without_antialiasing(clip, weig
         assert np.array_equal(label_map, np.array([0, *ids])[enlarged.argmax(0)])
 
 
+def test_of_equal_probabilities_the_first_wins():
+    probabilities = torch.randint(0, 3, (5, 48, 64), generator=torch.Generator().manual_seed(0)) / 2
+    label_map = Frame.of(37, 61, None).label_map(probabilities, torch.tensor([0, 7, 2, 9, 1], dtype=torch.uint8))
+    assert np.array_equal(label_map, np.array([0, 7, 2, 9, 1])[probabilities[:, 5:42, 1:62].numpy().argmax(0)])
+
+
 @pytest.mark.parametrize(("prompts", "required"), [("together", (1, 5)), ("late", (0, 5, 8)), ("later", (2, 9))])
 def test_frames_that_nobody_wants_are_left_out(prompts, required, clip, checkpoint, monkeypatch):
     encoded = []

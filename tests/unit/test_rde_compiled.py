@@ -11,13 +11,13 @@ import torch
 from torch._dynamo.testing import CompileCounter
 
 from tests.unit import tiny_rde
-from tests.unit.tiny_rde import video_of
+from tests.unit.tiny_rde import FRAMES, video_of
 from vosflow.errors import VosflowError
 from vosflow.trackers.base import Checkpoint
 from vosflow.trackers.rde import RdeTracker, Settings, compiling
 from vosflow.trackers.rde.checkpoint import build_network
 from vosflow.trackers.rde.computing import Computing
-from vosflow.trackers.rde.network import RdeNetwork
+from vosflow.trackers.rde.network import Features, RdeNetwork
 from vosflow.trackers.rde.tracking import Tracking
 
 one_thread, clip, checkpoint = tiny_rde.one_thread, tiny_rde.clip, tiny_rde.checkpoint
@@ -54,6 +54,24 @@ def test_eight_graphs_fit_all_videos_and_change_nothing(clip, checkpoint, monkey
     assert graphs.frame_count == GRAPHS
 
 
+def test_a_last_batch_that_was_filled_up_gets_smaller_where_memory_runs_out(clip, checkpoint, monkeypatch):
+    calls, encode = [], RdeNetwork.encode_frames
+
+    def encode_thrice(self: RdeNetwork, images: torch.Tensor) -> Features:
+        calls.append(len(images))
+        if calls == [3, 3, 3, 3]:
+            raise torch.OutOfMemoryError
+        return encode(self, images)
+
+    monkeypatch.setattr(RdeNetwork, "encode_frames", encode_thrice)
+    network, video = build_network(checkpoint, "compress")[0], video_of(clip)
+    computing = Computing("cpu", frames_at_once=3, compiles=True)
+    tracked = Tracking(network, computing, video, Settings(mode="compress", mem_every=4)).run()
+    assert [index for index, _ in tracked] == list(range(FRAMES))
+    assert calls == [3, 3, 3, 3, 1, 1, 1]
+    assert video.remarks == ["out of memory with 3 frames at once: went on with 1"]
+
+
 @pytest.mark.parametrize(
     ("settings", "devices"),
     [
@@ -88,3 +106,13 @@ def test_what_cannot_be_compiled_is_an_error_that_says_what_to_do(checkpoint, mo
     with pytest.raises(VosflowError, match="Failed to find C compiler") as error:
         RdeTracker(Settings(compile=True), checkpoint, "cpu").load()
     assert "g++" in str(error.value) and "compile: false" in str(error.value)
+
+
+def test_too_little_memory_to_compile_is_an_error_that_says_what_to_do(checkpoint, monkeypatch):
+    def fail(*_: object) -> None:
+        raise torch.OutOfMemoryError("tried to allocate 2 GiB")
+
+    monkeypatch.setattr(torch, "compile", lambda function, **_: fail)
+    with pytest.raises(VosflowError, match="out of memory on cpu while .* compiled .tried to allocate 2 GiB") as error:
+        RdeTracker(Settings(compile=True), checkpoint, "cpu").load()
+    assert "compile: false" in str(error.value)

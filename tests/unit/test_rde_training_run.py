@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import multiprocessing
 import os
 import shutil
 import subprocess
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed as dist
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
@@ -20,7 +22,7 @@ from tests.unit import tiny_rde
 from tests.unit.tiny_rde import make_training_videos, stage_plan
 from vosflow import digest
 from vosflow.config import parse_config
-from vosflow.errors import VosflowError
+from vosflow.errors import VosflowError, run_command
 from vosflow.report.training import load_stages, training_sections
 from vosflow.study import Study
 from vosflow.trackers.base import Checkpoint
@@ -28,8 +30,11 @@ from vosflow.trackers.rde.checkpoint import build_network
 from vosflow.training.planning import find_trained, plan_trainings, read_plan, stage_variables
 from vosflow.training.rde import trainer
 from vosflow.training.rde.run import train_alone
+from vosflow.training.rde.samples import Samples
+from vosflow.training.rde.sets import read_set
 from vosflow.training.rde.settings import PRESETS, SETS, StageSettings
 from vosflow.training.rde.stage import SetFolder, StagePlan
+from vosflow.training.rde.telling import Telling
 from vosflow.training.rde.trainer import CURVES, SAMPLES, WEIGHTS, WORK, Group, StageTraining
 
 HOUSE = Path(__file__).resolve().parents[2]
@@ -65,6 +70,15 @@ def test_a_stage_ends_in_weights_curves_and_samples(stage0):
     assert [row["learning_rate"] for row in curve(stage0)] == ["", "0.001", "0.001", "0.0001"]
     assert Image.open(stage0 / SAMPLES).size == (3 * 192, 2 * 192)  # small crops are enlarged
     assert list((stage0 / "tensorboard").iterdir())
+
+
+def test_a_row_is_written_wherever_j_is_measured(sets, tmp_path):
+    train_alone(stage_plan(sets, 0, iterations=4, log_every=4, measure_every=3), tmp_path, "cpu")
+    assert [(row["iteration"], bool(row["held_out_J"])) for row in curve(tmp_path)] == [
+        ("0", True),
+        ("3", True),
+        ("4", True),
+    ]
 
 
 def test_a_killed_stage_goes_on_with_the_same_curve(sets, stage0, tmp_path, monkeypatch):
@@ -197,6 +211,41 @@ def test_an_unreadable_image_ends_the_stage_with_its_path(sets, tmp_path):
     assert caught.value.path.startswith(str(copied / "JPEGImages"))
 
 
+def test_held_out_images_that_are_all_skipped_leave_a_stage_without_j(sets, tmp_path, capsys):
+    shutil.copytree(sets / "static", tmp_path / "static")
+    plan = stage_plan(tmp_path, 0, held_out=1, skip_unreadable=True, iterations=1)
+    ((unit, _),) = Samples([read_set("static", tmp_path / "static")], plan.settings, ()).held_out
+    unit.image.write_bytes(b"")
+    train_alone(plan, tmp_path / "0", "cpu")
+    assert not any(row["held_out_J"] for row in curve(tmp_path / "0")) and (tmp_path / "0" / SAMPLES).is_file()
+    assert f"skipped: {unit.image}" in capsys.readouterr().err
+
+
+def train_one_of_two(rank: int, plan: StagePlan, folder: Path) -> None:
+    """A process of two, of which the second finds no third batch. What they compute does not matter."""
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
+    training = StageTraining(plan, folder, Group(rank, 2))
+    error = VosflowError("the image cannot be read", path="0.jpg")
+    batches = [*list(training._batches(2)), error if rank == 1 else next(training._batches(1))]
+    training._batches = lambda end: iter(batches)
+    with Telling("stage 0", 9, silent=True) as telling:
+        run_command(lambda: training.run(telling))
+
+
+def test_an_error_of_one_process_ends_all_after_the_first_has_saved(sets, tmp_path):
+    plan = stage_plan(sets, 0, processes=2, batch_size=1, held_out=0, save_every=100)
+    context = multiprocessing.get_context("fork")
+    both = [context.Process(target=train_one_of_two, args=(rank, plan, tmp_path)) for rank in range(2)]
+    for process in both:
+        process.start()
+    for process in both:
+        process.join(60)
+        process.kill()
+    assert [process.exitcode for process in both] == [1, 1]
+    assert torch.load(tmp_path / WORK, weights_only=True)["iteration"] == 2
+
+
 def test_two_processes_train_as_one_with_their_batches(sets, tmp_path):
     """By torchrun, over gloo. Gradients are means over both, so the weights are those of one with twice the batch."""
     together = stage_plan(sets, 0, iterations=2, processes=2, batch_size=1, held_out=0, clip_gradient=None)
@@ -303,17 +352,28 @@ def test_what_decides_no_weights_reaches_the_job_past_its_plan():
 
     first, other = job(workers=1), job(workers=5, skip_unreadable=True)
     assert first.plan.deciding() == other.plan.deciding() and first.folder == other.folder
-    told = stage_variables("cpu", [first, other])
+    told = stage_variables("cpu", [other])
     assert told["VOSFLOW_TRAINING_DEVICE"] == "cpu"
-    assert read_plan(json.dumps(other.plan.deciding()), told[f"VOSFLOW_STAGE_{other.made}"]) == other.plan
+    assert read_plan(json.dumps(other.plan.deciding()), told[other.variable]) == other.plan
     assert first.mem_mb == 14_000 and other.mem_mb == 22_000  # for two processes
+
+
+def test_trainings_that_share_a_stage_keep_what_decides_no_weights():
+    given = config(settings={"workers": 1})
+    given["training"]["other.one"] = {**given["training"]["mine"], "preset": "released", "settings": {"workers": 5}}
+    jobs = plan_trainings(parse_config(given))
+    assert [a.made == b.made for a, b in zip(jobs[:3], jobs[3:], strict=True)] == [True, True, False]
+    told = stage_variables("cpu", jobs)
+    assert [json.loads(told[job.variable])["workers"] for job in jobs] == [1] * 3 + [5] * 3
+    assert all(name.isidentifier() for name in told)
 
 
 @pytest.mark.parametrize(
     ("plan", "practical", "problem"),
     [
-        ("nowhere.json", "{}", "nowhere.json: not the plan of a stage .FileNotFoundError"),
-        ('{"stage": 0', "{}", "--plan: not the plan of a stage .JSONDecodeError"),
+        ("nowhere.json", "{}", "nowhere.json, --practical: not the plan of a stage .FileNotFoundError"),
+        ('{"stage": 0', "{}", "--plan, --practical: not the plan of a stage .JSONDecodeError"),
+        ("{}", "", "(?s)--practical: not the plan of a stage .JSONDecodeError.*by hand leave out --practical"),
         ('{"stage": 0}', "{}", "not the plan of a stage .KeyError: 'sets'"),
         ('{"sets": [], "settings": {"iterations": 1, "learning_rate": 1}}', '{"workrs": 1}', "did you mean 'workers'"),
     ],

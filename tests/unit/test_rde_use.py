@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -28,6 +29,7 @@ from vosflow.trackers.base import Checkpoint
 from vosflow.trackers.rde import RdeTracker, Settings
 from vosflow.trackers.rde.checkpoint import build_network
 from vosflow.trackers.rde.network import RdeNetwork
+from vosflow.trackers.rde.tracking import _arriving
 
 TRACK = Path(__file__).parents[2] / "scripts" / "track.py"
 SMALL = {"mem_every": 2, "top_k": 7}
@@ -73,6 +75,7 @@ def test_weights_of_stage_0_are_converted_for_stm(clip, weights, tmp_path):
     zeroed["value_encoder.conv1.weight"][:, 4] = 0
     same = RdeTracker(Settings(mode="stm", **SMALL), save_checkpoint(zeroed, tmp_path / "zeroed.pth"), "cpu")
     assert all(np.array_equal(masks[frame], label_map) for frame, label_map in same.track(video_of(clip)))
+    assert same._network.mem_compress is None  # what is not used is not compiled, either, and takes no memory
 
 
 def spoil(weights: dict[str, Tensor], how: str) -> object:
@@ -136,6 +139,19 @@ def test_wrong_settings_are_refused(wrong):
         Settings(**wrong)
 
 
+def test_each_label_map_comes_with_its_frame_once_the_next_is_under_way():
+    begun = []
+
+    def label_maps() -> Iterator[tuple[int, Tensor]]:
+        for index in (2, 5, 6):
+            begun.append(index)
+            yield index, torch.tensor([[index]], dtype=torch.uint8)
+
+    came = [(index, label_map.item(), len(begun)) for index, label_map in _arriving(label_maps())]
+    assert came == [(2, 2, 2), (5, 5, 3), (6, 6, 3)]
+    assert list(_arriving(iter(()))) == []
+
+
 def test_one_png_per_object(clip, checkpoint):
     video = video_of(clip)
     label_maps = dict(RdeTracker(Settings(**SMALL), checkpoint, "cpu").track(video))
@@ -145,13 +161,25 @@ def test_one_png_per_object(clip, checkpoint):
         assert all(np.array_equal(mask, label_maps[frame] == k) for k, mask in masks.items())
 
 
+def test_ids_that_no_label_map_of_8_bits_holds(clip, checkpoint):
+    video = video_of(clip)
+    tracker, read = RdeTracker(Settings(**SMALL), checkpoint, "cpu"), video.read_prompt
+    label_maps = dict(tracker.track(video))
+    video.layout, video.objects = "per_object", tuple(k + 300 for k in OBJECTS)
+    video.prompts = tuple(replace(prompt, object=prompt.object + 300) for prompt in video.prompts)
+    video.read_prompt = lambda prompt: read(replace(prompt, object=prompt.object - 300))
+    for frame, masks in tracker.track(video):
+        assert all(np.array_equal(masks[k + 300], label_maps[frame] == k) for k in OBJECTS)
+
+
 def test_published_numbers_are_of_the_authors_memory_mode(monkeypatch):
     monkeypatch.setattr(published, "_missing", lambda run: iter(()))
 
     def comparisons(checkpoint: str, **given: object) -> list[published.Comparison]:
         return published.compare(result(checkpoint, "davis2017/val", {"J&F-Mean": 0.82, "J-Mean": 0.8}, **given))
 
-    for chosen in ({}, {"preset": "davis2017"}, {"speed": "fast", "precision": "bfloat16"}):
+    fast = {"speed": "fast", "precision": "bfloat16", "compile": False}
+    for chosen in ({}, {"preset": "davis2017"}, fast):
         values = {c.row.value: c for c in comparisons("rde_s03", **chosen) if c.row.metric == "J&F" and not c.reasons}
         assert set(values) == {84.2, 82.1} and all("82.1" in c.row.note for c in values.values())
         found = [c for c in comparisons("rde_s012", **chosen) if c.row.metric == "J&F"]

@@ -26,7 +26,7 @@ METRICS = {
 """The column of global_results.csv for each metric; those that a run's protocol does not compute are passed over."""
 
 SAM2_AS_PUBLISHED = {"num_maskmem": (TRAINED_NUM_MASKMEM,), "image_size": (TRAINED_IMAGE_SIZE,)}
-SAME_METHOD = ("precision", "speed", "preset", "frames", "seed")
+SAME_METHOD = ("precision", "speed", "compile", "preset", "frames", "seed")
 SPEEDS = ("exact", "fast")  # of most trackers' `mode`; that of RDE-VOS is another method for each value
 AS_PUBLISHED = {"sam2": SAM2_AS_PUBLISHED, "sam2long": SAM2_AS_PUBLISHED}
 """Values that say aloud what the released networks do anyway: they change no method, nor do those of SAME_METHOD,

@@ -76,6 +76,14 @@ class StageJob:
         return f"{self.folder}/{CURVES}"
 
     @property
+    def variable(self) -> str:
+        """The environment variable that tells its job what does not decide weights.
+
+        Not by `made` alone: two trainings may have a stage in common and differ in what does not decide it.
+        """
+        return f"VOSFLOW_STAGE_{data_digest(self.id)[:8]}_{self.made}"
+
+    @property
     def gpus(self) -> int:
         """GPUs that the job asks for."""
         return self.plan.settings.processes if self.on_gpus else 0
@@ -130,14 +138,16 @@ def read_plan(plan: str, practical: str = "{}") -> StagePlan:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise VosflowError(
             f"not the plan of a stage ({type(error).__name__}: {error})",
-            path=place,
+            path=f"{place}, --practical",
             expected="JSON as the rule train_rde_stage gives it: `snakemake -n -p train_all` prints such a command",
+            remedy="correct it; what that command takes from environment variables, only jobs have: by hand leave out "
+            "--practical (then defaults count) or write it out",
         ) from error
 
 
 def stage_variables(device: str, jobs: Iterable[StageJob]) -> dict[str, str]:
     """Environment variables for the jobs that train: what does not decide weights."""
-    practical = {f"VOSFLOW_STAGE_{job.made}": canonical_json(job.plan.settings.practical) for job in jobs}
+    practical = {job.variable: canonical_json(job.plan.settings.practical) for job in jobs}
     return {"VOSFLOW_TRAINING_DEVICE": device, **practical}
 
 

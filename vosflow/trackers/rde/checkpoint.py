@@ -47,6 +47,8 @@ def build_network(checkpoint: Checkpoint, mode: str) -> tuple[RdeNetwork, list[s
     if differences := list_differences(weights, network.state_dict()):
         raise _wrong(checkpoint, differences)
     network.load_state_dict(weights, assign=True)
+    if mode == "stm":
+        network.mem_compress = None  # else it would be compiled, and lie in the GPU's memory, for nothing
     return network.eval().requires_grad_(False), remarks
 
 

@@ -34,7 +34,7 @@ def compile_parts(network: RdeNetwork, computing: Computing, backend: str | Call
         backend: of torch.compile: "inductor" fuses kernels, others are for tests.
 
     Raises:
-        VosflowError: PyTorch cannot compile here, for want of a compiler or of a GPU that it has one for.
+        VosflowError: PyTorch cannot compile here, for want of a compiler, of a GPU that it has one for, or of memory.
     """
     torch._dynamo.config.recompile_limit = max(MOST_GRAPHS, torch._dynamo.config.recompile_limit)
     parts = [(network, name) for name in ("encode_frames", "encode_values", "decode")]
@@ -47,8 +47,13 @@ def compile_parts(network: RdeNetwork, computing: Computing, backend: str | Call
     try:
         with computing.computing():
             _compile_all(network, computing)
-    except torch.OutOfMemoryError:
-        raise
+    except torch.OutOfMemoryError as error:
+        raise VosflowError(
+            f"out of memory on {computing.device} while the network was compiled ({error})",
+            expected=f"memory for {SEVERAL} objects on a frame of {SIZE[1]}x{SIZE[0]} pixels",
+            remedy="end other programs that use the device (nvidia-smi lists them), or track without compiling, which "
+            "goes on with fewer objects at once where memory runs out: compile: false (--set compile=false)",
+        ) from error
     except Exception as error:  # from any layer of the compiler, or from the compilers of C and CUDA that it calls
         raise VosflowError(
             f"the network cannot be compiled by torch.compile ({type(error).__name__}: {error})",

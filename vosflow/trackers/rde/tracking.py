@@ -76,7 +76,9 @@ class Tracking:
 
     Attributes:
         frame: how frames are resized and padded.
-        object_ids: of the O objects, and ids: the same behind a 0 for the background, uint8 [1 + O], on the device.
+        object_ids: of the O objects.
+        ids: the same behind a 0 for the background, [1 + O], on the device; uint8, but int32 if the video has an id
+            that this cannot hold (where each object has its own PNG).
 
     Raises:
         VosflowError: bad prompts, see `plan_steps`.
@@ -85,7 +87,8 @@ class Tracking:
     def __init__(self, network: RdeNetwork, computing: Computing, video: Video, settings: Settings) -> None:
         self.frame = Frame.of(video.height, video.width, settings.short_side)
         self.object_ids: list[int] = []
-        self.ids = torch.zeros(1, dtype=torch.uint8, device=computing.device)
+        holds_all = max(video.objects, default=0) <= torch.iinfo(torch.uint8).max
+        self.ids = torch.zeros(1, dtype=torch.uint8 if holds_all else torch.int32, device=computing.device)
         names = set(settings.frames == "required" and video.required or video.frame_names)
         self._wanted = {index for index, name in enumerate(video.frame_names) if name in names}
         self._steps = plan_steps(video, settings.policy, settings.mem_every, self._wanted)
@@ -121,7 +124,7 @@ class Tracking:
                 steps = self._steps[start : start + self._computing.frames_at_once]
                 with self._computing.computing():
                     batch = [next(images).to(device, non_blocking=True)[None] for _ in steps]
-                    features = self._frames.run(self._encode, batch)
+                    features = self._frames.run(self._encode, self._filled(batch))
                 for step in steps:
                     yield step, batch.pop(0), features.pop(0)
 
@@ -131,10 +134,12 @@ class Tracking:
         return image.pin_memory() if self._computing.device == "cuda" else image
 
     def _encode(self, images: Sequence[Tensor]) -> list[Features]:
-        batch = list(images)
-        if self._computing.compiles:  # the last batch is no shorter: that would be one more graph, for one frame
-            batch += batch[-1:] * (self._frames.size - len(batch))
-        return self._network.encode_frames(torch.cat(batch)).split()[: len(images)]
+        return self._network.encode_frames(torch.cat(list(images))).split()
+
+    def _filled(self, batch: list[Tensor]) -> list[Tensor]:
+        """Where the network is compiled, the last batch is no shorter: that would be one more graph, for one frame."""
+        missing = self._computing.frames_at_once - len(batch) if self._computing.compiles else 0
+        return batch + batch[-1:] * missing
 
     def _track(self, features: Features) -> Tensor:
         """Probabilities [1 + O, H, W] of the objects that are remembered."""
@@ -152,7 +157,7 @@ class Tracking:
         masks = masks.to(probabilities.device)
         others = probabilities[1:].masked_fill(masks.sum(dim=0) > 0.5, 0.0)
         self.object_ids += [prompt.object for prompt in prompts]
-        self.ids = torch.tensor([0, *self.object_ids], dtype=torch.uint8, device=probabilities.device)
+        self.ids = torch.tensor([0, *self.object_ids], dtype=self.ids.dtype, device=probabilities.device)
         return aggregate(torch.cat([others, masks]))
 
     def _remember(self, image: Tensor, features: Features, masks: Tensor) -> None:

@@ -36,12 +36,14 @@ def mean_iou(predicted: Tensor, labels: Tensor, objects: Tensor) -> float:
 
 @torch.no_grad()
 def measure(step: TrainingPass, samples: Sequence[Sample], at_once: int, device: str) -> float:
-    """Mean IoU on the frames after the first of some samples."""
-    values = []
+    """Mean IoU over all objects on the frames after the first of some samples, however many are taken `at_once`."""
+    total, objects = 0.0, 0
     for start in range(0, len(samples), at_once):
         batch = collate(samples[start : start + at_once]).to(device)
-        values.append(mean_iou(step(batch, 1.0).predicted, batch.labels[:, 1:], batch.objects) * len(batch.images))
-    return sum(values) / len(samples)
+        count = int(batch.objects.sum())
+        total += mean_iou(step(batch, 1.0).predicted, batch.labels[:, 1:], batch.objects) * count
+        objects += count
+    return total / objects
 
 
 @torch.no_grad()

@@ -1,4 +1,4 @@
-"""Training a stage in one process, or in several that are started as torchrun does."""
+"""Training a stage in one process, or in one of several (see `vosflow.training.rde.launch`)."""
 
 from __future__ import annotations
 
@@ -7,15 +7,11 @@ import errno
 import fcntl
 import os
 import socket
-import sys
-import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 import torch.distributed as dist
-from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from vosflow.errors import VosflowError, cannot_write
 from vosflow.gpu import end_with_parent, resolve_device
@@ -32,27 +28,6 @@ def train_alone(plan: StagePlan, folder: str | Path, device: str, stop_at: int |
     """
     with _hold(Path(folder)):
         _train(plan, folder, Group(device=device), stop_at)
-
-
-def start_group(command: Sequence[str], processes: int) -> int:
-    """Run a Python script in so many processes, as `torchrun --standalone` does; returns 0 if all end well, else 1.
-
-    torchrun itself would end with its own traceback, under which the message of a process is hard to find.
-    """
-    config = LaunchConfig(
-        min_nodes=1,
-        max_nodes=1,
-        nproc_per_node=processes,
-        run_id=uuid.uuid4().hex,
-        rdzv_backend="c10d",
-        rdzv_endpoint="localhost:0",
-        max_restarts=0,
-    )
-    try:
-        elastic_launch(config, sys.executable)(*command)
-    except ChildFailedError:
-        return 1
-    return 0
 
 
 def train_in_group(plan: StagePlan, folder: str | Path, device: str) -> None:

@@ -16,6 +16,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
+import torch.distributed as dist
 from safetensors.torch import save as to_safetensors
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
@@ -97,19 +98,17 @@ class StageTraining:
         board = TensorBoard(self.folder / EVENTS, self.iteration) if self.group.leads else None
         if self.iteration == 0:
             self._tell({"iteration": 0, **self._measurement()}, telling, board)
-        began = time.perf_counter()
+        began, since = time.perf_counter(), self.iteration
         for batch in self._batches(end):
-            if isinstance(batch, VosflowError):
-                self.save()
-                raise batch
+            self._end_together(batch)
             self._recent.append(self.update(batch))
             measures = self._is_due(self.settings.measure_every, self.settings.iterations)
             if measures or self._is_due(self.settings.log_every, end):
                 row = {name: float(np.mean([row[name] for row in self._recent])) for name in self._recent[0]}
-                seconds = (time.perf_counter() - began) / len(self._recent)
+                seconds = (time.perf_counter() - began) / (self.iteration - since)
                 row |= {"iteration": self.iteration, "seconds": seconds}
                 self._tell(row | (self._measurement() if measures else {}), telling, board)
-                self._recent, began = [], time.perf_counter()
+                self._recent, began, since = [], time.perf_counter(), self.iteration
             telling.advance(self.iteration)
             if self._is_due(self.settings.save_every, end):
                 self.save()
@@ -120,6 +119,23 @@ class StageTraining:
 
     def _is_due(self, every: int, end: int) -> bool:
         return self.iteration % every == 0 or self.iteration == end
+
+    def _end_together(self, batch: Batch | VosflowError) -> None:
+        """If a process has an error in place of a batch, save and raise it; the others, which have none, end as well.
+
+        Else they would wait for its gradients, and the first one could not save.
+        """
+        failed = isinstance(batch, VosflowError)
+        if self.group.size > 1:
+            count = torch.tensor(float(failed), device=self.group.device)
+            dist.all_reduce(count)
+            failed = bool(count)
+        if not failed:
+            return
+        self.save()
+        if self.group.size > 1:
+            dist.barrier()  # whoever starts the processes kills all of them when one has ended
+        raise batch if isinstance(batch, VosflowError) else SystemExit(1)
 
     def update(self, batch: Batch) -> dict[str, float]:
         """One iteration; returns its numbers.
@@ -222,6 +238,8 @@ class StageTraining:
         if not self.settings.held_out or not self.group.leads:
             return {}
         samples = Samples(self._sets, self.settings, ()).measured()
+        if not samples:  # none can be read, and all are skipped
+            return {}
         return {"held_out_J": measure(self.step, samples, self.settings.batch_size, self.group.device)}
 
     def _check(self, loss: float) -> None:
