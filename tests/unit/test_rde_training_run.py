@@ -263,6 +263,9 @@ def test_two_processes_train_as_one_with_their_batches(sets, tmp_path):
     two, one = (load_file(tmp_path / name / WEIGHTS) for name in ("two", "one"))
     apart = torch.cat([(two[name] - one[name]).abs().flatten() for name in one])
     assert apart.mean() < 0.1 * alone.settings.learning_rate  # Adam makes steps of the rate also of rounding errors
+    rows = [curve(tmp_path / name)[-1] for name in ("two", "one")]
+    for name in ("loss", "ce", "kl", "iou"):
+        assert float(rows[0][name]) == pytest.approx(float(rows[1][name]), rel=1e-2), name
     with pytest.raises(VosflowError, match="to be trained by 2 processes, and these are 1"):
         StageTraining(together, tmp_path / "two", Group())
 

@@ -52,7 +52,9 @@ class Merger:
                 logits[k + 1] = torch.where(prompt, CERTAIN, -CERTAIN)
             else:
                 logits[k + 1] = self._resized(predictions[k].logits)
-        return logits.softmax(0).argmax(0).cpu().numpy()  # the authors take the softmax, too: its rounding makes ties
+        return (
+            logits.softmax(0).max(0).indices.cpu().numpy()
+        )  # the authors take the softmax, too: its rounding makes ties
 
     def _resized(self, logits: Tensor | None) -> Tensor:
         size = tuple(self._prompts[0].shape)

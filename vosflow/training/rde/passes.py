@@ -88,7 +88,7 @@ class TrainingPass(nn.Module):
         terms = {"ce": weigh_frames(frame_losses), **terms}
         weights = {name: getattr(self._settings, f"{name}_weight", 1.0) for name in terms}
         loss = torch.stack([weights[name] * term for name, term in terms.items()]).sum()
-        predicted = torch.stack([part.detach().argmax(dim=1) for part in logits], dim=1)
+        predicted = torch.stack([part.detach().max(dim=1).indices for part in logits], dim=1)
         return Passed(loss, {name: term.detach() for name, term in terms.items()}, predicted)
 
 

@@ -155,14 +155,22 @@ class StageTraining:
         if settings.clip_gradient is not None:
             self.scaler.unscale_(self.optimizer)
             nn.utils.clip_grad_norm_(self.step.parameters(), settings.clip_gradient)
-        loss = float(passed.loss.detach())
-        self._check(loss)
+        terms = {name: float(term) for name, term in passed.terms.items()}
+        iou = mean_iou(passed.predicted, batch.labels[:, 1:], batch.objects)
+        numbers = self._over_processes({"loss": float(passed.loss.detach()), **terms, "iou": iou})
+        self._check(numbers["loss"])
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.iteration += 1
-        terms = {name: float(term) for name, term in passed.terms.items()}
-        iou = mean_iou(passed.predicted, batch.labels[:, 1:], batch.objects)
-        return {"learning_rate": rate, "counted_share": share, "loss": loss, **terms, "iou": iou}
+        return {"learning_rate": rate, "counted_share": share, **numbers}
+
+    def _over_processes(self, numbers: dict[str, float]) -> dict[str, float]:
+        """Means over the processes: curves are of whole batches, and a loss that is not finite is so for all."""
+        if self.group.size == 1:
+            return numbers
+        values = torch.tensor(list(numbers.values()), device=self.group.device)
+        dist.all_reduce(values)
+        return dict(zip(numbers, (values / self.group.size).tolist(), strict=True))
 
     def save(self) -> None:
         """Write all that is needed to go on, atomically, and the curves."""
