@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import json
 import os
 import signal
+import subprocess
+import threading
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -27,12 +32,35 @@ def toy(tmp_path):
     return make_videos(tmp_path / "data", {"a": 4, "b": 6, "c": 5}), tmp_path / "run"
 
 
+@contextlib.contextmanager
+def stopped_until_awaited(job: subprocess.Popen, events: Path) -> Iterator[None]:
+    """The job stands still until another one, whose progress is in `events`, says that it waits for a video."""
+    job.send_signal(signal.SIGSTOP)
+    over = threading.Event()
+
+    def go_on_when_awaited() -> None:
+        while not over.wait(0.02) and not (events.exists() and "video_waits" in events.read_text()):
+            pass
+        job.send_signal(signal.SIGCONT)
+
+    watch = threading.Thread(target=go_on_when_awaited)
+    watch.start()
+    try:
+        yield
+    finally:
+        over.set()
+        watch.join()
+
+
 def test_a_video_that_another_job_is_tracking_is_waited_for(toy, tmp_path, capfd):
     manifest, folder = toy
     save_manifest(manifest, tmp_path / "manifest.json")
-    job = start_slow_job(tmp_path, folder, pause=0.05)
+    job = start_slow_job(tmp_path, folder, pause=0.2)
     wait_for(folder, ".*.writing.b/00001.png", job)
-    track_videos(Method.of("tests.unit.test_engine:ToyTracker", {"shift": 1}), manifest, ["b"], folder)
+    method = Method.of("tests.unit.test_engine:ToyTracker", {"shift": 1})
+    events = tmp_path / "progress.jsonl"
+    with stopped_until_awaited(job, events):
+        track_videos(method, manifest, ["b"], folder, progress_file=events)
     assert "another job is tracking video b, waiting" in capfd.readouterr().err
     assert ToyTracker.tracked == [], "the other job finished it"
     job.wait()
@@ -42,11 +70,12 @@ def test_what_another_job_is_tracking_is_put_off(toy, tmp_path, capfd):
     """Two jobs over the same videos share them, instead of one following the other."""
     manifest, folder = toy
     save_manifest(manifest, tmp_path / "manifest.json")
-    job = start_slow_job(tmp_path, folder, pause=0.05)
+    job = start_slow_job(tmp_path, folder, pause=0.2)
     wait_for(folder, ".*.writing.b/00001.png", job)
     method = Method.of("tests.unit.test_engine:ToyTracker", {"shift": 1})
     events = tmp_path / "progress.jsonl"
-    track_videos(method, manifest, ["b", "c"], folder, progress_file=events)
+    with stopped_until_awaited(job, events):
+        track_videos(method, manifest, ["b", "c"], folder, progress_file=events)
     told = [json.loads(line) for line in events.read_text().splitlines()]
     kinds = [(event["event"], event.get("video")) for event in told if event["event"] in ("video_done", "video_waits")]
     assert kinds == [("video_done", "c"), ("video_waits", "b"), ("video_done", "b")]
