@@ -13,6 +13,7 @@ demo: $(READY)
 	@$(BIN)/python scripts/show_results.py --summary results/tables/summary.csv --page results/report/index.html
 
 # One process more than cores, as tests of Slurm and of killed jobs wait much of their time. The longest files first.
+# Bytecode is kept even where the environment says not to: hundreds of short processes start.
 test: $(READY)
 	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest \
 	    -n $$(($(JOBS) + 1)) --dist loadfile --no-loadscope-reorder
