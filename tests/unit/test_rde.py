@@ -27,7 +27,7 @@ from torch import Tensor
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as TF
 
-from tests.unit import tiny_rde
+from tests.unit import threads, tiny_rde
 from tests.unit.clips import save_label_map
 from tests.unit.plain_rde import PlainRde, soft_aggregation
 from tests.unit.tiny_rde import FIRST, FRAMES, HEIGHT, OBJECTS, WIDE, make_clip, video_of
@@ -47,7 +47,7 @@ from vosflow.video import Video
 
 SMALL = {"mem_every": 2, "top_k": 7}
 
-one_thread, clip, weights, checkpoint = tiny_rde.one_thread, tiny_rde.clip, tiny_rde.weights, tiny_rde.checkpoint
+one_thread, clip, weights, checkpoint = threads.one_thread, tiny_rde.clip, tiny_rde.weights, tiny_rde.checkpoint
 
 
 def run(checkpoint: Checkpoint, video: Video, settings: Settings, computing: Computing | None = None) -> list:

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch._dynamo.testing import CompileCounter
 
-from tests.unit import tiny_rde
+from tests.unit import threads, tiny_rde
 from tests.unit.tiny_rde import FRAMES, video_of
 from vosflow.errors import VosflowError
 from vosflow.trackers.base import Checkpoint
@@ -20,7 +20,7 @@ from vosflow.trackers.rde.computing import Computing
 from vosflow.trackers.rde.network import Features, RdeNetwork
 from vosflow.trackers.rde.tracking import Tracking
 
-one_thread, clip, checkpoint = tiny_rde.one_thread, tiny_rde.clip, tiny_rde.checkpoint
+one_thread, clip, checkpoint = threads.one_thread, tiny_rde.clip, tiny_rde.checkpoint
 
 SMALL = {"policy": "youtube", "mem_every": 2, "top_k": 7}
 AS_ON_A_GPU = Computing("cpu", "float32", objects_at_once=8, frames_at_once=3, channels_last=True, compiles=True)

@@ -16,7 +16,7 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from tests.unit import tiny_rde
+from tests.unit import threads, tiny_rde
 from tests.unit.tiny_rde import FRAMES, OBJECTS, save_checkpoint, video_of
 from vosflow.datasets.folder import folder_manifest
 from vosflow.engine import track_videos
@@ -35,7 +35,7 @@ TRACK = Path(__file__).parents[2] / "scripts" / "track.py"
 SMALL = {"mem_every": 2, "top_k": 7}
 
 
-one_thread, clip, weights, checkpoint = tiny_rde.one_thread, tiny_rde.clip, tiny_rde.weights, tiny_rde.checkpoint
+one_thread, clip, weights, checkpoint = threads.one_thread, tiny_rde.clip, tiny_rde.weights, tiny_rde.checkpoint
 
 
 # -- checkpoints

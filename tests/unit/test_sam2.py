@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 from pydantic import ValidationError
 
-from tests.unit.tiny_sam2 import CONFIG, FRAMES, build, clip, given_masks, make_checkpoint, one_thread, video_of
+from tests.unit.threads import one_thread
+from tests.unit.tiny_sam2 import CONFIG, FRAMES, build, clip, given_masks, make_checkpoint, video_of
 from vosflow.errors import VosflowError
 from vosflow.masks import merge_objects
 from vosflow.trackers.base import Checkpoint

@@ -19,7 +19,8 @@ from omegaconf import OmegaConf
 from pydantic import ValidationError
 
 from tests.unit.plain_sam2long import plainly
-from tests.unit.tiny_sam2 import CONFIG, FRAMES, clip, make_checkpoint, one_thread, video_of
+from tests.unit.threads import one_thread
+from tests.unit.tiny_sam2 import CONFIG, FRAMES, clip, make_checkpoint, video_of
 from vosflow.errors import VosflowError
 from vosflow.masks import merge_objects, read_label_map
 from vosflow.trackers.base import Checkpoint

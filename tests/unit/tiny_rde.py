@@ -4,7 +4,7 @@ are ragged, move, and depend on the memory, so that a slip in any step changes p
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -139,15 +139,6 @@ def stage_plan(sets: Path, stage: int, previous: str | None = None, **changes) -
 
 
 # --- fixtures: a module has those that it gives a name in itself (clip = tiny_rde.clip)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Sums depend on the number of threads in their last bits."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

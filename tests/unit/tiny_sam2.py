@@ -4,7 +4,6 @@ overlap and depend on the memory, so that a slip in any step changes pixels.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -173,14 +172,6 @@ def make_clip(folder: Path) -> Path:
             if (late == k).any():
                 save_label_map(folder / f"late_objects/v/{k:03d}/{t:05d}.png", (late == k).astype(np.uint8))
     return folder
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
