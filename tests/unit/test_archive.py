@@ -245,17 +245,24 @@ def test_killed_extraction_leaves_nothing_under_the_name(tmp_path):
 def test_two_processes_extract_once(tmp_path):
     """The second waits for the first, and takes what it made."""
     archive, folder, marker = make_zip(tmp_path / "data.zip", FILES), tmp_path / "data", tmp_path / "data.json"
-    code = (
-        "import sys, time; from vosflow.datasets import archive; whole = archive._extract\n"
-        "def slowly(*paths):\n    print('extracting', flush=True); time.sleep(1); return whole(*paths)\n"
-        "archive._extract = slowly; archive.extract_archive(*sys.argv[1:])"
+    code = (  # each tells what it does; the one that extracts goes on when it is told to
+        "import sys; from vosflow.datasets import archive\n"
+        "whole, acquire = archive._extract, archive.filelock.FileLock.acquire\n"
+        "def extract(*paths):\n    print('extracting', flush=True); sys.stdin.readline(); return whole(*paths)\n"
+        "def wait(lock, blocking=True):\n"
+        "    if blocking:\n        print('waiting', flush=True)\n"
+        "    return acquire(lock, blocking=blocking)\n"
+        "archive._extract, archive.filelock.FileLock.acquire = extract, wait\n"
+        "archive.extract_archive(*sys.argv[1:])"
     )
     command = [sys.executable, "-c", code, archive, folder, marker]
-    first = subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True)
-    assert first.stdout.readline() == "extracting\n"
-    second = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
-    assert first.wait() == 0 and second.returncode == 0, second.stderr
-    assert second.stdout == ""
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, cwd=REPOSITORY, **pipes) as first:
+        assert first.stdout.readline() == "extracting\n"
+        with subprocess.Popen(command, cwd=REPOSITORY, **pipes) as second:
+            assert second.stdout.readline() == "waiting\n"
+            assert first.communicate("go on\n")[0] == "" and first.returncode == 0
+            assert second.communicate()[0] == "" and second.returncode == 0
     assert content(folder) == FILES and names_in(tmp_path) == ["data", "data.json", "data.zip"]
 
 
