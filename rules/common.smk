@@ -5,6 +5,7 @@ import sys
 
 sys.path.insert(0, workflow.basedir)
 
+from vosflow.config import read_config
 from vosflow.digest import canonical_json, code_digest, file_digest
 from vosflow.errors import VosflowError
 from vosflow.review import review_results
@@ -26,6 +27,8 @@ try:
         config, source=str((workflow.overwrite_configfiles or ["config.yaml"])[-1])
     )
     if workflow.is_main_process:
+        for file in workflow.configfiles:
+            read_config(file)  # Snakemake has, but lets keys stand twice
         review_results(study, announce=logger.warning)
 except VosflowError as error:
     sys.exit(f"error: {error}")
@@ -53,4 +56,4 @@ def run_of(wildcards):
 
 
 def stage_of(wildcards):
-    return study.stage(wildcards.training, wildcards.stage, wildcards.made)
+    return study.stage(wildcards.stage, wildcards.made)

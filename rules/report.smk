@@ -1,6 +1,7 @@
 # Tables, plots and the page.
 
 PUBLISHED = file_digest(f"{workflow.basedir}/vosflow/catalog/published.csv")
+TEMPLATES = f"{workflow.basedir}/vosflow/report/templates"
 
 
 rule summarize:
@@ -22,7 +23,7 @@ rule summarize:
         mem_mb=2_000,
         runtime=10,
     params:
-        code=code_digest("vosflow.report.tables"),
+        code=code_digest("vosflow.report.tables", "vosflow.report.markdown"),
         published=PUBLISHED,
     shell:
         'python "$VOSFLOW"/scripts/summarize.py --runs {input.runs:q} --csv {output.csv:q} --md {output.md:q} > {log:q} 2>&1'
@@ -49,11 +50,15 @@ rule write_report:
         runtime=30,
     params:
         title=study.config.report.title,
+        trainings=[f"{job.training}={job.curves}" for job in study.trainings],
         filmstrips=study.config.report.filmstrips,
         folder=lambda wildcards, output: os.path.dirname(output.page),
         code=code_digest("vosflow.report.page"),
         published=PUBLISHED,
-        template=file_digest(f"{workflow.basedir}/vosflow/report/templates/index.html"),
+        templates=[
+            file_digest(f"{TEMPLATES}/{name}")
+            for name in sorted(os.listdir(TEMPLATES))
+        ],
     shell:
         'python "$VOSFLOW"/scripts/write_report.py --runs {input.runs:q} --summary {input.summary:q} --title {params.title:q}'
-        " --filmstrips {params.filmstrips} --training {input.curves:q} --output {params.folder:q} > {log:q} 2>&1"
+        " --filmstrips {params.filmstrips} --training {params.trainings:q} --output {params.folder:q} > {log:q} 2>&1"

@@ -1,13 +1,18 @@
 # Weights that are trained here. Those of RDE-VOS are part of a study that names them (`training:` in the config): each
-# stage ends in weights that the next one begins with, in a folder whose name holds a digest of what decides them. What
-# is needed to go on after a kill lies beside them, undeclared: Snakemake deletes declared outputs when a job fails.
-# What does not decide weights (workers, hours, how often something is written) comes to the job by environment
-# variables and not by `params`: else Snakemake would delete finished weights when it changes, and start the job again.
+# stage ends in weights that the next one begins with, in a folder whose name holds a digest of what decides them, so
+# that trainings share the stages which they have in common. What is needed to go on after a kill lies beside them,
+# undeclared: Snakemake deletes declared outputs when a job fails.
+# What does not decide weights (workers, hours, how often something is written, where training sets are) comes to the job
+# by environment variables and not by `params`: else Snakemake would delete finished weights when it changes, and start
+# the job again.
 
 
 from vosflow.training.planning import demo_sets_code, stage_variables
+from vosflow.training.review import review_trainings
 
 os.environ.update(stage_variables(study.config.execution.device, study.trainings))
+if workflow.is_main_process:
+    review_trainings(study.trainings, DATA, announce=logger.warning)
 
 
 rule make_demo_training_sets:
@@ -37,16 +42,15 @@ rule train_rde_stage:
     input:
         lambda wildcards: stage_of(wildcards).inputs,
     output:
-        weights=f"{DATA}/training/{{training}}/stage{{stage}}-{{made}}/weights.safetensors",
-        curves=f"{DATA}/training/{{training}}/stage{{stage}}-{{made}}/curves.csv",
-        samples=f"{DATA}/training/{{training}}/stage{{stage}}-{{made}}/samples.png",
+        weights=f"{DATA}/training/rde/stage{{stage}}-{{made}}/weights.safetensors",
+        curves=f"{DATA}/training/rde/stage{{stage}}-{{made}}/curves.csv",
+        samples=f"{DATA}/training/rde/stage{{stage}}-{{made}}/samples.png",
     log:
-        f"{DATA}/logs/train_{{training}}_stage{{stage}}-{{made}}.log",
+        f"{DATA}/logs/train_rde_stage{{stage}}-{{made}}.log",
     benchmark:
-        f"{DATA}/logs/train_{{training}}_stage{{stage}}-{{made}}.benchmark.tsv"
+        f"{DATA}/logs/train_rde_stage{{stage}}-{{made}}.benchmark.tsv"
     wildcard_constraints:
-        training=study.training_pattern(gpus=True),
-        stage=r"\d",
+        stage=study.stage_pattern(gpus=True),
     priority: 1  # later stages wait for it, and tracking with its weights does not
     conda:
         CONDA
@@ -68,8 +72,7 @@ rule train_rde_stage:
 
 use rule train_rde_stage as train_rde_stage_on_cpu with:
     wildcard_constraints:
-        training=study.training_pattern(gpus=False),
-        stage=r"\d",
+        stage=study.stage_pattern(gpus=False),
     resources:
         nodes=1,
         cpus_per_task=lambda wildcards: stage_of(wildcards).threads,

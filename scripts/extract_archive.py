@@ -9,7 +9,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that the script runs from a plain checkout
 
-from vosflow.errors import VosflowError, run_command
+from vosflow.errors import run_command
+from vosflow.records import refuse_filled_folder
 
 
 def main() -> int | None:
@@ -22,13 +23,8 @@ def main() -> int | None:
     from vosflow.datasets.archive import extract_archive  # not needed for --help
 
     marker = arguments.marker or arguments.folder.with_name(f"{arguments.folder.name}.json")
-    if not arguments.marker and not marker.is_file() and arguments.folder.is_dir() and any(arguments.folder.iterdir()):
-        raise VosflowError(
-            "the folder holds something else, which would be removed",
-            path=arguments.folder,
-            expected="a folder that is not there, or that was extracted here before",
-            remedy="name another one: it will hold what is in the archive, and nothing else",
-        )
+    if not arguments.marker and not marker.is_file():
+        refuse_filled_folder(arguments.folder, "what is in the archive")
     extracted = extract_archive(arguments.archive, arguments.folder, marker)
     print(f"{arguments.folder}: {extracted.files:,} files, {extracted.bytes:,} bytes", file=sys.stderr)
     return None

@@ -19,7 +19,14 @@ def main() -> None:
     parser.add_argument("videos", type=Path, nargs="+", help="video files, or folders of them")
     parser.add_argument("--output", type=Path, required=True, help="folder with one sub-folder per video")
     parser.add_argument("--suffix", choices=(".jpg", ".png"), default=".jpg", help="format (default: %(default)s)")
-    parser.add_argument("--digits", type=int, default=5, help="digits of the frames' names; UVO has 1 (default: 5)")
+    parser.add_argument(
+        "--digits",
+        type=int,
+        choices=range(1, 10),
+        default=5,
+        metavar="N",
+        help="digits of the frames' names; UVO has 1 (default: 5)",
+    )
     arguments = parser.parse_args()
 
     from rich.progress import track

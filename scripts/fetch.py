@@ -31,10 +31,9 @@ def main() -> None:
         from vosflow.datasets.listing import print_catalog  # none of these imports is needed for --help
 
         return print_catalog(options.data, options.list)
-    one = bool(options.dataset) != bool(options.checkpoint)
-    if not one or not (options.checkpoint or options.archive or options.given):
+    if bool(options.dataset) == bool(options.checkpoint):
         raise VosflowError(
-            "nothing to fetch",
+            "one thing is fetched at a time" if options.dataset else "nothing to fetch",
             expected="--checkpoint ID; or --dataset NAME and --archive ID; or --import PATH and one of these",
             remedy="`python scripts/fetch.py --list` shows what there is",
         )
@@ -50,7 +49,7 @@ def main() -> None:
     if options.checkpoint:
         record = fetch_checkpoint(options.checkpoint, options.data, locks=locks)
     else:
-        record = fetch_archive(options.dataset, options.archive, options.data, locks=locks)
+        record = fetch_archive(options.dataset, options.archive or "", options.data, locks=locks)
     if options.marker:  # for the workflow
         write_json(options.marker, {"format": FORMAT, **asdict(record)})
 

@@ -10,7 +10,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that the scri
 
 from vosflow.datasets.demo import write_demo_dataset
 from vosflow.errors import run_command
-from vosflow.records import FORMAT, write_json
+from vosflow.records import FORMAT, refuse_filled_folder, write_json
 
 
 def main() -> None:
@@ -20,10 +20,12 @@ def main() -> None:
         type=Path,
         required=True,
         metavar="DIR",
-        help="folder to write, for example data/datasets/demo; a folder that is already there is replaced",
+        help="folder to write, for example data/datasets/demo; with --marker, one that is already there is replaced",
     )
     parser.add_argument("--marker", type=Path, metavar="FILE", help="JSON file that says it is done")
     arguments = parser.parse_args()
+    if not arguments.marker:
+        refuse_filled_folder(arguments.output, "the demo dataset")
     write_demo_dataset(arguments.output)
     if arguments.marker:
         write_json(arguments.marker, {"format": FORMAT, "dataset": "demo"})

@@ -22,7 +22,9 @@ HOUSE = Path(__file__).resolve().parents[1]
 def main() -> None:
     """Parse arguments, look at what is there, and print."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--configfile", default="config.yaml", help="the study, as for snakemake")
+    parser.add_argument(
+        "--configfile", default="config.yaml", help="the study, as for snakemake (default: config.yaml)"
+    )
     parser.add_argument("--profile", default=HOUSE / "profiles/slurm", help="its partitions are compared with Slurm's")
     args = parser.parse_args()
     study = load_study(read_config(args.configfile), args.configfile)

@@ -7,7 +7,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that the script runs from a plain checkout
 
 from vosflow.errors import VosflowError, run_command
-from vosflow.report.tables import print_summary
+from vosflow.report.terminal import print_summary
 
 
 def main() -> None:

@@ -7,8 +7,9 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that the script runs from a plain checkout
 
 from vosflow.errors import run_command
+from vosflow.report.markdown import markdown
 from vosflow.report.results import load_runs
-from vosflow.report.tables import summary_rows, write_summary
+from vosflow.report.tables import summary_rows, write_summary, write_text
 
 
 def main() -> None:
@@ -18,7 +19,9 @@ def main() -> None:
     parser.add_argument("--csv", required=True, help="table for programs: full precision, scores as fractions")
     parser.add_argument("--md", required=True, help="table for readers: percent with one decimal")
     args = parser.parse_args()
-    write_summary(summary_rows(load_runs(args.runs)), args.csv, args.md)
+    rows = summary_rows(load_runs(args.runs))
+    write_summary(rows, args.csv)
+    write_text(args.md, markdown(rows))
 
 
 if __name__ == "__main__":

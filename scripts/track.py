@@ -41,7 +41,7 @@ def main() -> None:
     names = [video.name for video in manifest.videos]
     check_output_folder(RunFolder(records, a.output_mask_dir), folders, names, method.marks, overwrite=a.overwrite)
     truth = ground_truth(a, names)
-    scorer = LiveScorer(truth, load_protocol(a.protocol)) if truth else None
+    scorer = LiveScorer(truth, load_protocol(truth.protocol)) if truth else None
     with lease_device(a.device if method.uses_gpu else "cpu") as device:
         shown = scorer.add if scorer else None
         store = open_store(a.cache or f"{a.data}/cache", a.cache_gigabytes)

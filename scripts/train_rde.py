@@ -1,7 +1,10 @@
 """Train one stage of RDE-VOS: the job behind the rule `train_rde_stage`. The same command goes on where it stopped.
 
-With several processes (`processes` in the stage's settings) it starts them as torchrun does; to do so by hand, for
-instance over several nodes: torchrun ... scripts/train_rde.py --plan ... --folder ...
+With several processes (`processes` in the stage's settings) it starts them as torchrun does. By hand, for instance over
+two nodes that share the folder, with `processes: 8`, on each of them
+
+    torchrun --nnodes 2 --nproc-per-node 4 --rdzv-backend c10d --rdzv-endpoint {one of them}:29500 \\
+        scripts/train_rde.py --plan {folder}/plan.json --folder {folder}
 """
 
 from __future__ import annotations
@@ -22,8 +25,8 @@ from vosflow.training.planning import read_plan
 def main() -> int:
     """Train, or start the processes that do."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--plan", required=True, help="the stage as JSON, or a file with it; see training/rde/stage.py")
-    parser.add_argument("--practical", default="{}", help="JSON of settings that do not decide its weights")
+    parser.add_argument("--plan", required=True, help="the stage: its plan.json, or JSON; see training/rde/stage.py")
+    parser.add_argument("--practical", help="JSON of what does not decide its weights, where --plan lacks that")
     parser.add_argument("--folder", required=True, help="where curves and weights go; a stage begun there is continued")
     parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"])
     args = parser.parse_args()

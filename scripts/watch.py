@@ -19,8 +19,10 @@ from vosflow.watch import StudyWatch
 def main() -> None:
     """Parse arguments and show; on a terminal until all videos are tracked or Ctrl-C, else once."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--configfile", default="config.yaml", help="the study, as for snakemake")
-    parser.add_argument("--seconds", type=float, default=5, help="between two looks")
+    parser.add_argument(
+        "--configfile", default="config.yaml", help="the study, as for snakemake (default: config.yaml)"
+    )
+    parser.add_argument("--seconds", type=float, default=5, help="between two looks (default: 5, at least 0.5)")
     args = parser.parse_args()
     watch = StudyWatch(load_study(read_config(args.configfile), args.configfile))
     console = Console(width=None if sys.stdout.isatty() else 120)
@@ -30,7 +32,7 @@ def main() -> None:
         return
     with Live(watch.show(console.height, console.width), console=console, auto_refresh=False) as live:
         while not watch.complete:
-            time.sleep(args.seconds)
+            time.sleep(max(args.seconds, 0.5))
             watch.look()
             live.update(watch.show(console.height, console.width), refresh=True)
 

@@ -26,9 +26,10 @@ def main() -> None:
         metavar="N",
         help="best and worst videos shown per dataset, this many of each; 0: none (default: %(default)s)",
     )
-    parser.add_argument("--training", nargs="*", default=[], metavar="CURVES.CSV", help="of each trained stage")
+    parser.add_argument("--training", nargs="*", default=[], metavar="ID=CURVES.CSV", help="of each trained stage")
     args = parser.parse_args()
-    shown = {"title": args.title, "filmstrips": args.filmstrips, "stages": load_stages(args.training)}
+    stages = load_stages([item.partition("=")[::2] for item in args.training])
+    shown = {"title": args.title, "filmstrips": args.filmstrips, "stages": stages}
     page = write_page(load_runs(args.runs), args.summary, args.output, **shown)
     print(f"wrote {page} ({page.stat().st_size / 2**20:.1f} MiB)")
 

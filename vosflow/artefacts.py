@@ -139,7 +139,7 @@ def open_store(folder: str | Path, gigabytes: float) -> ArtefactStore | None:
 
 
 class Artefacts:
-    """What a tracker asks for costly arrays of one video; counts what was made and what was there.
+    """What a tracker asks for costly arrays of one video; counts what was made, and what was there from before.
 
     Args:
         store: where they are kept; None makes them every time.
@@ -160,6 +160,7 @@ class Artefacts:
         self._origin = dict(origin or {})
         self._code = code
         self._remark = remark
+        self._known: set[str] = set()  # keys of what was asked for before
         self.counts: dict[str, dict[str, int]] = {}
 
     def get(
@@ -191,8 +192,10 @@ class Artefacts:
             self._remark(f"a damaged artefact ({kind}) was made again: {error}")
             arrays = None
         if arrays is not None:
-            count["reused"] += 1
+            count["reused"] += key not in self._known
+            self._known.add(key)
             return arrays
+        self._known.add(key)
         count["made"] += 1
         arrays = _as_kept(make())
         self._store.keep(kind, key, arrays)

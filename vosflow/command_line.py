@@ -67,10 +67,10 @@ def track_parser(description: str) -> argparse.ArgumentParser:
         "--cache_gigabytes",
         type=float,
         default=ExecutionConfig().cache_gigabytes,
-        help="its limit (default %(default)g); 0 keeps nothing",
+        help="its limit in GB (default %(default)g); 0 keeps nothing",
     )
     add("--annotations", help="ground truth: the masks are scored at once, as by scripts/evaluate.py")
-    add("--protocol", default="davis2017", help="with --annotations: the rules to score by (default davis2017)")
+    add("--protocol", help="with --annotations: the rules to score by (default davis2017)")
     add("--meta", help="with --annotations: the publisher's JSON file, for protocols that need one")
     add("--scores", help="with --annotations: folder for the files of scores (default: only a table)")
     return parser
@@ -91,6 +91,10 @@ def given_method(arguments: argparse.Namespace) -> Method:
     if len(a.checkpoint) > 1:
         raise VosflowError(
             f"tracker {a.tracker} takes one checkpoint, and {len(a.checkpoint)} are given", remedy="name one of them"
+        )
+    if a.checkpoint and not kind.needs_checkpoint:
+        raise VosflowError(
+            f"tracker {a.tracker} takes no checkpoint", path=a.checkpoint[0], remedy="leave out --checkpoint"
         )
     weights = {**_facts_of(a.checkpoint[0]), "config": a.config} if a.checkpoint else None
     return Method.of(a.tracker, settings, weights)
@@ -163,26 +167,34 @@ def ground_truth(arguments: argparse.Namespace, names: Sequence[str]) -> Manifes
     """What to score the videos `names` against, in the order of the annotations; None without --annotations.
 
     Raises:
-        VosflowError: ground truth of a video is missing, the protocol does not score such masks, or the folder for
-            scores lies among the masks.
+        VosflowError: ground truth of a video is missing, the protocol does not score such masks, the folder for
+            scores lies among the masks, or options of scoring are given without --annotations.
     """
     a = arguments
     if a.annotations is None:
+        for option in ("protocol", "meta", "scores"):
+            if getattr(a, option) is not None:
+                raise VosflowError(
+                    f"--{option} is given without --annotations: nothing would be scored",
+                    expected="--annotations FOLDER, with the ground truth of these videos",
+                    remedy=f"add it, or leave out --{option}",
+                )
         return None
     from vosflow.evaluation.annotations import annotated_folder
     from vosflow.evaluation.protocols import load_protocol
     from vosflow.evaluation.run import check_output
 
-    layout, wanted = PER_OBJECT if a.per_obj_png_file else LABEL_MAPS, load_protocol(a.protocol).layouts
+    protocol = a.protocol or "davis2017"
+    layout, wanted = PER_OBJECT if a.per_obj_png_file else LABEL_MAPS, load_protocol(protocol).layouts
     if layout not in wanted:
         raise VosflowError(
-            f"protocol {a.protocol} scores masks of layout {' or '.join(wanted)}, and these are {layout}",
+            f"protocol {protocol} scores masks of layout {' or '.join(wanted)}, and these are {layout}",
             expected="--per_obj_png_file for sav, and for no other protocol",
             remedy="use the protocol of the dataset's publisher",
         )
     if a.scores is not None:
         check_output(a.scores, a.output_mask_dir)
-    truth = annotated_folder(a.annotations, protocol=a.protocol, videos=a.video_list_file, meta=a.meta)
+    truth = annotated_folder(a.annotations, protocol=protocol, videos=a.video_list_file, meta=a.meta)
     for name in names:
         truth.video(name)
     return dataclasses.replace(truth, videos=tuple(video for video in truth.videos if video.name in set(names)))

@@ -202,14 +202,42 @@ def parse_config(data: Mapping[str, Any], source: str = "config.yaml") -> Config
 def read_config(path: str | Path) -> dict[str, Any]:
     """The content of a config file, unchecked; raises VosflowError if there is none."""
     try:
-        data = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        text = Path(path).read_text(encoding="utf-8")
+        data = yaml.safe_load(text)
         if not isinstance(data, dict):
             raise ValueError("it holds no keys")
     except (OSError, ValueError, yaml.YAMLError) as error:
+        mark = getattr(error, "problem_mark", None)
+        reason = f"line {mark.line + 1}, column {mark.column + 1}: {error.problem}" if mark else error
         raise VosflowError(
-            f"not a readable config file ({error})", path=path, expected="a YAML file, like config.yaml"
+            f"not a readable config file ({reason})",
+            path=path,
+            expected="a YAML file in UTF-8, like config.yaml, indented with blanks",
+            remedy="correct the path, or what is named in brackets",
         ) from error
+    _refuse_repeated_keys(yaml.compose(text, yaml.SafeLoader), path)
     return data
+
+
+def _refuse_repeated_keys(node: yaml.Node | None, path: str | Path) -> None:
+    """Of a key that stands twice YAML keeps the last one silently: half a study would be gone."""
+    if isinstance(node, yaml.MappingNode):
+        lines: dict[str, int] = {}
+        for key, value in node.value:
+            line = key.start_mark.line + 1
+            if key.value in lines:
+                raise VosflowError(
+                    f"the key {key.value!r} stands twice, in lines {lines[key.value]} and {line}",
+                    path=path,
+                    expected="each key once: the first one would be ignored",
+                    remedy="join the two, or remove one",
+                )
+            if isinstance(key, yaml.ScalarNode):
+                lines[key.value] = line
+            _refuse_repeated_keys(value, path)
+    elif isinstance(node, yaml.SequenceNode):
+        for value in node.value:
+            _refuse_repeated_keys(value, path)
 
 
 def config_schema() -> dict[str, Any]:

@@ -61,7 +61,14 @@ def describe_run(description: Mapping[str, object], manifest: Manifest, manifest
         "agreement_with": manifest.agreement_with,
         "manifest": str(manifest_path),
         "folder": str(folder),
-        "videos": [{fact: record[fact] for fact in VIDEO_FACTS} for record in records],
+        "videos": [
+            {
+                **{fact: record[fact] for fact in VIDEO_FACTS},
+                "load_seconds": record.get("load_seconds"),  # older records lack it
+                "reused": count_reused(record),
+            }
+            for record in records
+        ],
         "totals": {
             "videos": len(records),
             "frames": sum(record["frames"] for record in records),
@@ -77,6 +84,11 @@ def describe_run(description: Mapping[str, object], manifest: Manifest, manifest
             "threads": sorted({record["threads"] for record in records if record["threads"]}),
         },
     }
+
+
+def count_reused(record: Mapping[str, object]) -> int:
+    """How many costly arrays of a video were there already when it was tracked: with any, its seconds are too few."""
+    return sum(counts["reused"] for counts in record.get("artefacts", {}).values())
 
 
 def _weights(sha256: str | Mapping[str, str] | None) -> dict[str, str | None]:

@@ -37,6 +37,7 @@ from vosflow.trackers.registry import load_tracker
 from vosflow.video import Video
 
 MOST_IN_A_LABEL_MAP = 255
+GPU_IS_FULL = ("CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
 TRACKER_REMEDY = "this is for the author of the tracker: vosflow/trackers/base.py says what `track` yields"
 
 OnMasks = Callable[[str, str, Masks], None]
@@ -120,7 +121,9 @@ def track_videos(
     failures: dict[str, str] = {}
     frames = {name: len(manifest.video(name).frames.names) for name in todo}
     with ShardProgress(label or method.tracker, frames, progress_file) as progress:
+        began = time.perf_counter()
         tracker = _load(method, device) if todo else None
+        load_seconds: float | None = time.perf_counter() - began  # told once, by the first video
         put_off: list[str] = []  # other jobs are tracking these: they have their turn when nothing else is left to do
         for name in itertools.chain(todo, put_off):
             wait = functools.partial(_wait, progress, run, name) if name in put_off else None
@@ -137,6 +140,7 @@ def track_videos(
                     video.artefacts = _artefacts(method, device, precision, store, video)
                     record = _track_video(tracker, video, run, progress, device, on_masks)
                     record |= {"key": keys[name], "device": device_name, "precision": precision}
+                    record["load_seconds"], load_seconds = load_seconds, None
                     record |= {**method.marks, "provenance": method.provenance}
                     write_json(run.record_path(name), record)
             except DiskError:
@@ -367,4 +371,7 @@ def _explain(error: BaseException, video: str, device: str) -> str:
 
 
 def _is_out_of_memory(error: BaseException) -> bool:
-    return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"  # torch's: it is not imported
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # torch's: it is not imported
+        return True
+    # Memory that torch's allocator does not give: of the driver, on a GPU that others have filled, and of libraries.
+    return isinstance(error, RuntimeError) and any(text in str(error) for text in GPU_IS_FULL)

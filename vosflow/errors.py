@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 
@@ -39,6 +40,16 @@ class VosflowError(Exception):
         if self.remedy:
             lines.append(f"  what to do: {self.remedy}")
         return "\n".join(lines)
+
+
+@contextlib.contextmanager
+def told_of(place: str | Path) -> Iterator[None]:
+    """Have a VosflowError that leaves this block name `place` before what it is about, for instance the config file."""
+    try:
+        yield
+    except VosflowError as error:
+        error.path = f"{place}: {error.path}" if error.path else str(place)
+        raise
 
 
 class DiskError(VosflowError):

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vosflow.describe import count_reused
 from vosflow.digest import file_digest
 from vosflow.errors import VosflowError
 from vosflow.manifest import Manifest, load_manifest
@@ -31,7 +32,9 @@ class Forecast:
         frames: number of frames; an estimate without manifest.
         jobs: tracking jobs that Snakemake would run; those that find all their videos finished take seconds.
         seconds: estimated tracking time of what is to do, on one device.
+        load_seconds: estimated time in which its jobs load networks, and compile them; 0 if no record tells.
         basis: what the estimate was taken from.
+        sped_up: all that it was taken from was sped up by the cache: what is to do may take longer.
     """
 
     run: Run
@@ -41,7 +44,9 @@ class Forecast:
     frames_done: int
     jobs: int
     seconds: float
+    load_seconds: float
     basis: str
+    sped_up: bool
 
     @property
     def frames_to_do(self) -> int:
@@ -51,15 +56,33 @@ class Forecast:
 
 @dataclass(frozen=True)
 class Measured:
-    """How fast a run was: `seconds` for `work` = sum of frames x (1 + objects) over `videos` of `frames`."""
+    """How fast videos of a run were: `seconds` for `work` = sum of frames x (1 + objects) over `videos` of `frames`.
+
+    Attributes:
+        checkpoint: ids of all its weights, see `vosflow.roles.all_ids`.
+        sped_up: each of the videos reused something from the cache; else none did.
+        load_seconds: one for each job that loaded its network, as far as records tell.
+    """
 
     tracker: str
-    checkpoint: str | None  # ids of all its weights, see `vosflow.roles.all_ids`
+    checkpoint: str | None
     on_gpu: bool
+    sped_up: bool
     videos: int
     frames: int
     work: float
     seconds: float
+    load_seconds: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class _Estimate:
+    """See `Forecast`; `load_seconds` is that of one job."""
+
+    seconds: float
+    load_seconds: float
+    basis: str
+    sped_up: bool
 
 
 def forecast_study(study: Study) -> list[Forecast]:
@@ -113,24 +136,40 @@ def measure_results(results: str | Path) -> list[Measured]:
     for path in sorted(Path(results).glob("*/*/run.json")):
         with contextlib.suppress(VosflowError, KeyError, TypeError):  # a broken or old file is told by what needs it
             facts = read_json(path)
-            measured.append(_measure(facts["tracker"], all_ids(facts["checkpoint"]), facts["videos"]))
-    return [one for one in measured if one.videos]
+            reused = count_reused(facts.get("totals", {}))  # where videos do not tell: older files
+            videos = [{"reused": reused, **video} for video in facts["videos"]]
+            measured += _measure(facts["tracker"], all_ids(facts["checkpoint"]), videos)
+    return measured
 
 
-def _forecast(run: Run, manifest: Manifest | None, earlier: Iterable[Measured], expected: float) -> Forecast:
+def _forecast(run: Run, manifest: Manifest | None, earlier: Sequence[Measured], expected: float) -> Forecast:
     if manifest is None:
         jobs = sum(not Path(record).exists() for record in run.shard_records)
-        seconds, basis = _estimate(run, run.dataset.frames, None, earlier, expected)
-        return Forecast(run, None, run.dataset.frames, 0, 0, jobs, seconds, basis)
+        frames = run.dataset.frames
+        given = _estimate(run, frames, None, [], earlier, expected)
+        loading = jobs * given.load_seconds
+        return Forecast(run, None, frames, 0, 0, jobs, given.seconds, loading, given.basis, given.sped_up)
     done = finished_records(run, manifest)
     jobs = sum(not _holds(record, done) for record in run.shard_records)
-    own = _measure(run.tracker, all_ids(run.checkpoint), done.values())
+    videos = [{**record, "reused": count_reused(record)} for record in done.values()]
+    own = _measure(run.tracker, all_ids(run.checkpoint), videos)
     left = [video for video in manifest.videos if video.name not in done]
     frames = sum(len(video.frames.names) for video in left)
     work = sum(video.cost for video in left)
-    seconds, basis = _estimate(run, frames, work, [own] if own.videos else earlier, expected)
+    given = _estimate(run, frames, work, own, earlier, expected)
     total = sum(len(video.frames.names) for video in manifest.videos)
-    return Forecast(run, len(manifest.videos), total, len(done), total - frames, jobs, seconds, basis)
+    return Forecast(
+        run=run,
+        videos=len(manifest.videos),
+        frames=total,
+        videos_done=len(done),
+        frames_done=total - frames,
+        jobs=jobs,
+        seconds=given.seconds,
+        load_seconds=min(jobs, len(left)) * given.load_seconds,  # a job without anything to do loads nothing
+        basis=given.basis,
+        sped_up=given.sped_up,
+    )
 
 
 def _holds(shard_record: str, done: Collection[str]) -> bool:
@@ -142,34 +181,52 @@ def _holds(shard_record: str, done: Collection[str]) -> bool:
 
 
 def _estimate(
-    run: Run, frames: int, work: float | None, earlier: Iterable[Measured], expected: float
-) -> tuple[float, str]:
-    """(seconds, basis) for `frames` frames, from the runs that are most like this one."""
-    like = [one for one in earlier if one.tracker == run.tracker and one.on_gpu == bool(run.gpus)]
-    same = [one for one in like if one.checkpoint == all_ids(run.checkpoint)]
-    like = same or like
+    run: Run, frames: int, work: float | None, own: Sequence[Measured], earlier: Sequence[Measured], expected: float
+) -> _Estimate:
+    """Of `frames` frames, from what is most like this run: its `own` videos, or those of `earlier` runs."""
+    like = _most_like(run, own, earlier)
     if not like:
-        return frames / expected, EXPECTED
+        return _Estimate(frames / expected, 0.0, EXPECTED, sped_up=False)
     seconds = sum(one.seconds for one in like)
     if work is None:  # nobody knows the number of objects
         estimate = frames * seconds / sum(one.frames for one in like)
     else:
         estimate = work * seconds / sum(one.work for one in like)
     videos = sum(one.videos for one in like)
-    return estimate, f"{videos} video{'s' * (videos != 1)}"
+    loads = [load for one in like for load in one.load_seconds]
+    basis = f"{videos} video{'s' * (videos != 1)}"
+    return _Estimate(estimate, sum(loads) / max(1, len(loads)), basis, like[0].sped_up)
 
 
-def _measure(tracker: str, checkpoint: str | None, videos: Iterable[Mapping[str, Any]]) -> Measured:
-    videos = list(videos)
-    return Measured(
-        tracker=tracker,
-        checkpoint=checkpoint,
-        on_gpu=any(video["device"] != "cpu" for video in videos),
-        videos=len(videos),
-        frames=sum(video["frames"] for video in videos),
-        work=sum(video["frames"] * (1 + video["objects"]) for video in videos),
-        seconds=sum(video["seconds"] for video in videos),
-    )
+def _most_like(run: Run, own: Sequence[Measured], earlier: Sequence[Measured]) -> list[Measured]:
+    """What an estimate rests on. What the cache sped up is taken only where there is nothing else of this tracker."""
+    like = [one for one in earlier if one.tracker == run.tracker and one.on_gpu == bool(run.gpus)]
+    same = [one for one in like if one.checkpoint == all_ids(run.checkpoint)]
+    for sped_up in (False, True):
+        for some in (own, same, like):
+            if chosen := [one for one in some if one.sped_up == sped_up]:
+                return chosen
+    return []
+
+
+def _measure(tracker: str, checkpoint: str | None, videos: Sequence[Mapping[str, Any]]) -> list[Measured]:
+    """Of the videos that were computed from scratch, and of those that reused something, as far as there are any."""
+    parts = [[video for video in videos if bool(video["reused"]) == sped_up] for sped_up in (False, True)]
+    return [
+        Measured(
+            tracker=tracker,
+            checkpoint=checkpoint,
+            on_gpu=any(video["device"] != "cpu" for video in part),
+            sped_up=bool(sped_up),
+            videos=len(part),
+            frames=sum(video["frames"] for video in part),
+            work=sum(video["frames"] * (1 + video["objects"]) for video in part),
+            seconds=sum(video["seconds"] for video in part),
+            load_seconds=tuple(load for video in part if (load := video.get("load_seconds")) is not None),
+        )
+        for sped_up, part in enumerate(parts)
+        if part
+    ]
 
 
 def _checkpoint(source: CheckpointSource) -> Checkpoint:

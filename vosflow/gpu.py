@@ -29,7 +29,12 @@ def limit_cpu_threads(threads: int) -> None:
 
     Sums depend on the number of threads in their last bits. Threads that wait must not spin: on a machine shared with
     other jobs they would starve each other (measured: a training step took 7 to 15 times longer).
+
+    Raises:
+        VosflowError: fewer than one.
     """
+    if threads < 1:
+        raise VosflowError(f"{threads} CPU threads can compute nothing", expected="1 or more", remedy="mend --threads")
     os.environ["OMP_NUM_THREADS"] = str(threads)
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
@@ -98,7 +103,9 @@ def lease_device(
             remedy="run it where there are as many, or lower `processes` (then raise batch_size, to train the same)",
         )
     before = os.environ.get("CUDA_VISIBLE_DEVICES")
-    held = [_acquire(Path(folder or LOCKS), poll_seconds) for _ in range(count)]
+    # Numbers of GPUs are those of nvidia-smi, whose uuids name the locks; CUDA's own order is that of speed.
+    os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
+    held = _acquire(Path(folder or LOCKS), count, poll_seconds)
     os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(gpu for gpu, _ in held)
     try:
         yield "cuda"
@@ -111,17 +118,26 @@ def lease_device(
             os.close(lock)
 
 
-def _acquire(folder: Path, poll_seconds: float) -> tuple[str, int]:
-    """Wait for a free GPU; returns (its id, the file descriptor that holds the lock)."""
+def _acquire(folder: Path, count: int, poll_seconds: float) -> list[tuple[str, int]]:
+    """Wait for `count` free GPUs; returns (id, the file descriptor that holds the lock) of each.
+
+    None is held while others are waited for: two jobs that hold one each and want two would wait for ever.
+    """
     uuids = dict(_installed_gpus())
     said = False
     while True:
+        held: list[tuple[str, int]] = []
         for gpu in visible_gpus():
             lock = _try_lock(folder / f"vosflow-gpu-{_lock_name(gpu, uuids)}.lock")
             if lock is not None:
-                return gpu, lock
+                held.append((gpu, lock))
+            if len(held) == count:
+                return held
+        for _, lock in held:
+            os.close(lock)
         if not said:
-            print("all visible GPUs are leased by other vosflow jobs: waiting for one", file=sys.stderr, flush=True)
+            missing = "all visible GPUs are" if count == 1 else f"of {count} visible GPUs that are needed, some are"
+            print(f"{missing} leased by other vosflow jobs: waiting", file=sys.stderr, flush=True)
             said = True
         time.sleep(poll_seconds)
 

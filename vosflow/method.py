@@ -126,9 +126,16 @@ def parse_assignments(items: Iterable[str]) -> dict[str, object]:
     settings = {}
     for item in items:
         key, equals, value = item.partition("=")
-        if not equals:
+        if not (key and equals):
             raise VosflowError(f"not a setting: {item!r}", expected="KEY=VALUE, for instance --set num_maskmem=4")
-        settings[key] = yaml.safe_load(value)
+        try:
+            settings[key] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise VosflowError(
+                f"the value of the setting {item!r} is not readable ({getattr(error, 'problem', None) or error})",
+                expected="a value as in YAML: 4, true, fast, [1, 2] or '{iters: 12}'",
+                remedy="put what has blanks, braces or brackets into quotes: --set 'KEY={name: value}'",
+            ) from error
     return settings
 
 

@@ -202,6 +202,24 @@ def check_output_folder(
         )
 
 
+def refuse_filled_folder(folder: Path, holds: str) -> None:
+    """Refuse a folder with something in it where it would be replaced; for scripts that are called by hand.
+
+    Args:
+        holds: what the folder will hold, in words.
+
+    Raises:
+        VosflowError: there is something in it.
+    """
+    if folder.is_dir() and any(folder.iterdir()):
+        raise VosflowError(
+            "the folder holds something else, which would be removed",
+            path=folder,
+            expected="a folder that is not there, or that is empty",
+            remedy=f"name another one: it will hold {holds}, and nothing else",
+        )
+
+
 def withdraw_false_records(folder: str | Path, shards: Iterable[str | Path]) -> list[str]:
     """Delete those shard records of a run that promise masks which are gone or were made with other settings since.
 

@@ -6,6 +6,7 @@ import csv
 from collections.abc import Callable
 from pathlib import Path
 
+from vosflow.errors import VosflowError
 from vosflow.method import method_digest
 from vosflow.records import RunFolder, withdraw_false_records
 from vosflow.study import Run, Study
@@ -15,7 +16,11 @@ def review_results(study: Study, announce: Callable[[str], None]) -> None:
     """Withdraw promises of earlier jobs that are no longer true, and announce what will be computed again or replaced.
 
     To be called once per planning, not by the jobs: while they run, results are in between.
+
+    Raises:
+        VosflowError: where results or data should go, there is a file.
     """
+    _refuse_files_for_folders(study)
     dropped = _runs_dropped_from_tables(study)
     if dropped:
         announce(
@@ -34,6 +39,19 @@ def review_results(study: Study, announce: Callable[[str], None]) -> None:
                 announce(
                     f"{run.folder} holds {others} videos of other settings, which will be replaced; "
                     "to keep both, give this run another `name:`"
+                )
+
+
+def _refuse_files_for_folders(study: Study) -> None:
+    paths = study.config.paths
+    for key, folder in {"results": paths.results, "data": paths.data, "cache": study.config.cache}.items():
+        for place in (Path(folder), *Path(folder).parents):
+            if place.exists() and not place.is_dir():
+                raise VosflowError(
+                    "this is a file",
+                    path=place,
+                    expected=f"a folder, or nothing yet: the config says `paths: {key}: {folder}`",
+                    remedy="name another folder",
                 )
 
 

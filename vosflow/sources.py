@@ -168,7 +168,7 @@ def _catalog_dataset(config: Config, name: str, full_frames: bool) -> DatasetSou
     if not slash:
         raise VosflowError(
             f"{name!r} is not a dataset split",
-            path="runs.dataset",
+            path="dataset",
             expected="the form dataset/split, for instance davis2017/val",
             remedy="add the split: " + ", ".join(f"{dataset}/{name}" for name in find_dataset(dataset).splits),
         )

@@ -9,15 +9,15 @@ import functools
 import itertools
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from vosflow.catalog import find_split
 from vosflow.config import MOST_SHARDS, Config, RunConfig, parse_config
 from vosflow.digest import code_digest, data_digest, file_digest
-from vosflow.errors import VosflowError
+from vosflow.errors import VosflowError, told_of
 from vosflow.evaluation.protocols import load_protocol
 from vosflow.manifest import INSTANCES
 from vosflow.method import code_modules, parse_settings
@@ -30,6 +30,8 @@ from vosflow.weights import CheckpointSource, Sources, non_commercial_notes, wei
 
 MINUTES_AT_LEAST = 30  # time limit of the smallest job: a busy file system and a slow start must fit in
 MARGIN = 4  # a job may take this many times as long as expected before a scheduler ends it
+
+T = TypeVar("T")
 
 RESULTS_FILE = "results.json"
 SCORE_FILES = ("scores.csv", "per_object_results.csv", "global_results.csv")
@@ -173,9 +175,9 @@ class Study:
         self.config = config
         check_names(config)
         self._datasets: dict[str, DatasetSource] = {}
-        self._in_full = {name for line in config.runs for name in _read_in_full(line)}
+        self._in_full = set(_of_each(config.runs, _read_in_full))
         self.trainings = plan_trainings(config)
-        runs = [run for line in config.runs for run in self._expand(line)]
+        runs = _of_each(config.runs, self._expand)
         _check_devices(runs)
         places = list(self._datasets)  # runs of one dataset stand together, in tables too
         self.runs: list[Run] = sorted(runs, key=lambda run: places.index(f"{run.dataset.dataset}/{run.dataset.split}"))
@@ -210,21 +212,22 @@ class Study:
             )
         return found
 
-    def stage(self, training: str, stage: str, made: str) -> StageJob:
+    def stage(self, stage: str, made: str) -> StageJob:
         """A stage of a training; raises VosflowError if it was edited after its job was planned."""
-        found = next(job for job in self.trainings if (job.training, str(job.plan.stage)) == (training, stage))
-        if found.made != made:
+        found = next((job for job in self.trainings if job.made == made), None)
+        if found is None:
+            now = [job for job in self.trainings if str(job.plan.stage) == stage]
             raise VosflowError(
                 "settings, data or code of this training were edited after its jobs were planned",
-                path=found.folder,
-                expected=f"what it was planned with ({made}, and now it is {found.made})",
+                path=", ".join(job.id for job in now),
+                expected=f"what it was planned with ({made}, and now it is {', '.join(job.made for job in now)})",
                 remedy="let snakemake end, or interrupt it, and start it again",
             )
         return found
 
-    def training_pattern(self, *, gpus: bool) -> str:
-        """Regular expression for the ids of trainings on GPUs, or on the CPU; matches nothing if there are none."""
-        return _alternatives(job.training for job in self.trainings if job.on_gpus == gpus) or "(?!)"
+    def stage_pattern(self, *, gpus: bool) -> str:
+        """Regular expression for the stages that are trained on GPUs, or on the CPU; matches nothing if none are."""
+        return _alternatives(str(job.plan.stage) for job in self.trainings if job.on_gpus == gpus) or "(?!)"
 
     def dataset(self, dataset: str) -> DatasetSource:
         """The dataset split whose folder below results is called `dataset`."""
@@ -272,7 +275,7 @@ class Study:
             if _wants_instances(source) and not getattr(kind, "proposes_objects", False):
                 raise VosflowError(
                     f"no masks are given here: a tracker must propose objects itself, which {line.tracker} does not",
-                    path=f"runs.dataset: {dataset}",
+                    path=f"dataset: {dataset}",
                     expected="a dataset with given masks, or a tracker with `proposes_objects = True`",
                     remedy="choose another tracker; a JSON file of instances that another program made is scored by "
                     "scripts/evaluate.py",
@@ -312,6 +315,15 @@ class Study:
         return self._datasets[name]
 
 
+def _of_each(lines: Iterable[RunConfig], function: Callable[[RunConfig], Iterable[T]]) -> list[T]:
+    """All that `function` gives for the lines of `runs`; its errors tell which line it is."""
+    found = []
+    for number, line in enumerate(lines):
+        with told_of(f"runs.{number}"):
+            found += function(line)
+    return found
+
+
 def _read_in_full(line: RunConfig) -> list[str]:
     """The datasets of a line whose frames its tracker reads in the camera's resolution, where there are such."""
     wanted = getattr(load_tracker(line.tracker), "reads_full_frames", False)
@@ -331,7 +343,9 @@ def load_study(data: Mapping[str, Any], source: str = "config.yaml") -> Study:
     Raises:
         VosflowError: what is wrong with the config, or which files that it names are missing.
     """
-    return Study(parse_config(data, source))
+    config = parse_config(data, source)
+    with told_of(source):
+        return Study(config)
 
 
 def _check_devices(runs: Iterable[Run]) -> None:

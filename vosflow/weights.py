@@ -58,15 +58,16 @@ def weight_sources(
         if isinstance(given, Mapping):
             raise VosflowError(
                 f"tracker {tracker} takes one checkpoint, and none by role",
-                path="runs.checkpoint",
+                path="checkpoint",
                 expected="one id" if kind.needs_checkpoint else "no `checkpoint:`",
                 remedy="name it without a role" if kind.needs_checkpoint else "remove `checkpoint:`",
             )
+        _refuse_missing_sam(config, kind, settings, given)
         return checkpoint_source(config, tracker, kind, given)
     if isinstance(given, str):
         raise VosflowError(
             f"tracker {tracker} takes its weights by role",
-            path="runs.checkpoint",
+            path="checkpoint",
             expected="checkpoint: {" + ", ".join(f"{role}: {part.checkpoint}" for role, part in parts.items()) + "}",
             remedy="say which role these weights are for; roles that you leave out get those named above",
         )
@@ -74,6 +75,18 @@ def weight_sources(
     for role in given:
         known(role, parts, f"role of weights in tracker {tracker} under these settings")
     return {role: _part_source(config, tracker, role, part, given.get(role)) for role, part in sorted(parts.items())}
+
+
+def _refuse_missing_sam(config: Config, kind: type[Tracker], settings: TrackerSettings, given: str | None) -> None:
+    """Refuse weights of training stage 0 in a mode that needs more, before days of training and not after them."""
+    trained = find_trained(config, given or "") if getattr(kind, "network", None) == TRAINED_NETWORK else None
+    if trained is not None and trained.plan.stage == 0 and settings.mode != "stm":
+        raise VosflowError(
+            f"the weights {given} are of training stage 0: they have no SAM, which mode {settings.mode} needs",
+            path="checkpoint",
+            expected="weights of a later stage, or `settings: {mode: stm}`",
+            remedy="name such weights, or say mode: stm",
+        )
 
 
 def parts_of(kind: type[Tracker], settings: TrackerSettings) -> dict[str, Part] | None:
@@ -132,7 +145,7 @@ def checkpoint_source(config: Config, tracker: str, kind: type[Tracker], name: s
             return None
         raise VosflowError(
             f"tracker {tracker} needs a checkpoint" if needed else f"tracker {tracker} takes no checkpoint",
-            path="runs.checkpoint",
+            path="checkpoint",
             remedy="name one of the catalog (python scripts/fetch.py --list)" if needed else "remove `checkpoint:`",
         )
     own = config.checkpoints.get(name)
@@ -152,7 +165,7 @@ def checkpoint_source(config: Config, tracker: str, kind: type[Tracker], name: s
         if network not in (None, TRAINED_NETWORK):
             raise VosflowError(
                 f"checkpoint {name} is trained here for {TRAINED_NETWORK}, and tracker {tracker} runs {network}",
-                path="runs.checkpoint",
+                path="checkpoint",
                 expected=f"weights of {network}",
                 remedy="name others, or the tracker that the weights are for",
             )
@@ -179,7 +192,7 @@ def _fitting(name: str, network: str | None, taker: str, remedy: str, config: st
     fitting = [other for other, facts in load_checkpoints().items() if fits(facts)]
     raise VosflowError(
         f"checkpoint {name} holds weights of {held}, and {taker} runs {wanted}",
-        path="runs.checkpoint",
+        path="checkpoint",
         expected=f"weights of {wanted}: " + (", ".join(fitting) or "none are in the catalog"),
         remedy=remedy,
     )

@@ -26,7 +26,8 @@ class Contender:
         weights: id, path and config of a checkpoint, as `Method.of` takes them.
         settings: of the tracker.
         copies: SAM2Long evaluates every pathway, also those that are copies of each other, as its authors' code does;
-            the plain loop of SAM-PT tracks points and encodes frames for each object anew.
+            the plain loop of SAM-PT tracks points and encodes frames for each object anew, that of RDE-VOS does the
+            latter.
     """
 
     label: str
@@ -86,6 +87,7 @@ def _serve(contender: Contender, device: str, pipe) -> None:
     import torch
 
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+    torch.backends.cudnn.allow_tf32 = False  # float32 is float32 for all contenders, not for ours alone
     work = LOOPS.get(contender.tracker, Ours)(contender, device)
     while (job := pipe.recv()) is not None:
         try:
@@ -205,6 +207,8 @@ class Authors:
 class PlainRdeLoop:
     """RDE-VOS object by object and frame by frame, as in tests/unit/plain_rde.py; masks are written at the end.
 
+    With `copies`, each frame is also encoded for each object anew; else once for all of them, as in the authors' code.
+
     With the setting precision: bfloat16 it is in automatic mixed precision, as the authors' scripts are (in float16).
     """
 
@@ -217,6 +221,8 @@ class PlainRdeLoop:
         settings = Settings(**contender.settings)
         weights = torch.load(contender.weights["path"], map_location=device, weights_only=True)
         self._method = PlainRde(weights, settings.mode, settings.mem_every, settings.top_k)
+        if not contender.copies:
+            _share_frames(self._method)
         self._rounds = settings.precision == "bfloat16"
         self._device = device
         self.evaluations = 0
@@ -238,6 +244,25 @@ class PlainRdeLoop:
         with VideoMaskWriter(output.parent, output.name, layout=video.layout, palette=video.palette()) as writer:
             for name, of_frame in zip(video.frame_names, probabilities, strict=True):
                 writer.write(name, frame.label_map(of_frame, ids).cpu().numpy())
+
+
+def _share_frames(method) -> None:
+    """Have a `PlainRde` encode each frame once: its features, its key, and what the decoder adds of it."""
+    last: dict[str, tuple] = {}
+
+    def once(name: str, function, tensor):
+        if name not in last or last[name][0].data_ptr() != tensor.data_ptr():
+            last[name] = tensor, function(tensor)  # the tensor is kept, or another could come to lie in its place
+        return last[name][1]
+
+    encode, conv = method._image_features, method._conv
+    of_frames = ("key_proj.key_proj", "key_comp", "decoder.up_16_8.skip_conv", "decoder.up_8_4.skip_conv")
+
+    def shared_conv(name: str, x, **options):
+        return once(name, lambda x: conv(name, x, **options), x) if name in of_frames else conv(name, x, **options)
+
+    method._image_features = lambda image: once("image", encode, image)
+    method._conv = shared_conv
 
 
 class PlainSamPtLoop:

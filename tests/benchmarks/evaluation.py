@@ -31,7 +31,8 @@ from rich.console import Console
 from rich.table import Table
 from vos_benchmark.benchmark import VideoEvaluator
 
-from vosflow.datasets.demo import KINDS, render_clip
+from vosflow.datasets.demo import render_clip
+from vosflow.datasets.demo_scenes import KINDS
 from vosflow.evaluation.annotations import annotated_folder
 from vosflow.evaluation.machine_code import prepare
 from vosflow.evaluation.png import read_ids

@@ -202,6 +202,8 @@ def sam2long(a: argparse.Namespace, folder: Path) -> None:
 def rde(a: argparse.Namespace, folder: Path) -> None:
     """RDE-VOS against a plain loop over objects and frames with the same weights; on a GPU where there is one.
 
+    One loop encodes each frame for each object anew, one encodes it once for all of them, as the authors' code does.
+
     The network is compiled when it is loaded: like the warm-up, that is not counted. (It is told on stderr.)
 
     Weights are random, and a third of the pixels ties of two objects within 1e-3: that pixels differ says nothing here.
@@ -215,13 +217,14 @@ def rde(a: argparse.Namespace, folder: Path) -> None:
     torch.save(make_weights(width=64, keys=64), path)
     weights = {"id": "rde", "path": str(path)}
     contenders = [
-        Contender("plain loop", "plain_rde", weights),
+        Contender("plain loop", "plain_rde", weights, copies=True),
+        Contender("plain loop, shares frames", "plain_rde", weights),
         Contender("exact", "rde", weights),
         Contender("bfloat16", "rde", weights, {"precision": "bfloat16"}),
     ]
     on_gpu = torch.cuda.is_available()
     if on_gpu:
-        mixed = Contender("plain loop, mixed precision", "plain_rde", weights, {"precision": "bfloat16"})
+        mixed = Contender("plain loop, mixed precision", "plain_rde", weights, {"precision": "bfloat16"}, copies=True)
         eager = Contender("fast, not compiled", "rde", weights, {"speed": "fast", "compile": False})
         contenders += [mixed, eager, Contender("fast", "rde", weights, {"speed": "fast"})]
     speeds: dict[int, dict[str, float]] = {}

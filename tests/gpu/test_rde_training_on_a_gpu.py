@@ -14,8 +14,9 @@ import torch
 from tests.unit import tiny_rde
 from tests.unit.tiny_rde import stage_plan
 from vosflow.training.rde.run import train_alone
+from vosflow.training.rde.saving import CURVES, WEIGHTS, WORK
 from vosflow.training.rde.stage import StagePlan
-from vosflow.training.rde.trainer import CURVES, WEIGHTS, WORK, Group, StageTraining
+from vosflow.training.rde.trainer import Group, StageTraining
 
 pytestmark = [
     pytest.mark.gpu,
@@ -23,6 +24,13 @@ pytestmark = [
 ]
 TRAIN = Path(__file__).resolve().parents[2] / "scripts" / "train_rde.py"
 sets = tiny_rde.sets
+
+
+@pytest.fixture(autouse=True)
+def _small_loss_scale(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At the scale that torch begins with, gradients of the narrow network overflow for longer than is trained here."""
+    scaler = torch.amp.GradScaler
+    monkeypatch.setattr(torch.amp, "GradScaler", lambda device, enabled: scaler(device, 2.0**6, enabled=enabled))
 
 
 @pytest.fixture(scope="module")

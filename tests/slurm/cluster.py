@@ -24,7 +24,7 @@ import psutil
 NODES = ("node1", "node2")
 GPUS = 4  # per node; device files that lead to /dev/null are enough for Slurm to hand them out
 MARK = "VOSFLOW_TEST_CLUSTER"  # in the environment of all that belongs to a cluster, so that all of it can be found
-PATIENCE = 180  # seconds; how long conditions are waited for, on a busy machine too
+PATIENCE = 1800  # seconds; how long a test hangs that would hang for ever
 SYSTEM = "/usr/sbin:/sbin:/usr/bin:/bin"
 ENDED = {"COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY"}
 
@@ -60,7 +60,11 @@ SchedulerParameters=sched_interval=1,bf_interval=1,sched_min_interval=10000,batc
 SlurmdParameters=config_overrides
 SlurmctldParameters=node_reg_mem_percent=1
 ReturnToService=2
-SlurmdTimeout=10
+# On a busy machine, no node is taken for a dead one (tests say which are dead), no job for lost, no command gives up.
+SlurmdTimeout=3600
+BatchStartTimeout=3600
+UnkillableStepTimeout=3600
+MessageTimeout=100
 MinJobAge=3600
 KillWait=2
 AccountingStorageType=accounting_storage/none
@@ -131,12 +135,13 @@ class Cluster:
         self._start(node, "-D", "-N", node, "-f", str(self.conf), program="slurmd")
 
     def kill_node(self, node: str) -> None:
-        """As if its power failed: the daemon and all processes of its jobs are gone at once."""
+        """As if its power failed: the daemon and all processes of its jobs are gone at once, and Slurm sees it."""
         daemon = self._daemons.pop(node)
         for process in [*_tree(lambda env: env.get(MARK) == str(self.folder) and env.get("SLURMD_NODENAME") == node)]:
             _kill(process)
         daemon.kill()
         daemon.wait()
+        self.ask("scontrol", "update", f"NodeName={node}", "State=DOWN", "Reason=dead")
 
     def idle_nodes(self) -> set[str]:
         """Names of the nodes that are up and do nothing."""
@@ -213,11 +218,14 @@ def _which(program: str) -> str | None:
 
 
 def _free_ports(count: int) -> list[int]:
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
+    """Ports that stay free until they are used: the system gives none of these to programs that take any."""
+    found, port = [], 20_000 + os.getpid() * 8 % 10_000  # processes that start clusters at the same time look elsewhere
+    while len(found) < count:
+        port += 1
+        with socket.socket() as one, contextlib.suppress(OSError):
+            one.bind(("127.0.0.1", port))
+            found.append(port)
+    return found
 
 
 def _tree(belongs: Callable[[dict[str, str]], bool]) -> Iterator[psutil.Process]:

@@ -1,7 +1,7 @@
 """A tracker that waits for the test: what happens while a video is being tracked is then no matter of timing.
 
 The folder STAGE is how the two talk. `{video}.started` and `{video}.finished` get one line per attempt, which says
-where it runs. A video waits while `hold` exists, unless its `{video}.go` exists.
+where it runs. A video waits in its third frame while `hold` exists, unless its `{video}.go` exists.
 """
 
 import json
@@ -39,16 +39,20 @@ class StagedTracker:
         self._tell(f"{video.name}.started")
         hoard = self.stage / "take_megabytes"
         ballast = np.ones(int(hoard.read_text()) * 2**20, np.uint8) if hoard.exists() else None
-        deadline = time.monotonic() + 300
-        while (self.stage / "hold").exists() and not (self.stage / f"{video.name}.go").exists():
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
         given = {prompt.object: video.read_prompt(prompt) for prompt in video.prompts}
         for index, name in enumerate(video.frame_names):
+            if index == 2:
+                self._wait(video.name)
             masks = {k: np.roll(mask, self.settings.shift * index, axis=1) for k, mask in given.items()}
             yield name, merge_objects(masks, video.height, video.width)
         del ballast
         self._tell(f"{video.name}.finished")
+
+    def _wait(self, name):
+        deadline = time.monotonic() + 1800
+        while (self.stage / "hold").exists() and not (self.stage / f"{name}.go").exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
 
     def _tell(self, name):
         names = ("SLURM_JOB_ID", "SLURMD_NODENAME", "CUDA_VISIBLE_DEVICES")

@@ -150,7 +150,7 @@ def small_disk(study):
 
 
 def test_a_full_disk_stops_jobs_until_there_is_room(study, small_disk):
-    process = start_held(study, 1, videos="b")
+    process = start_held(study, 1, "--retries", "20", videos="b")  # however many fail until the test has made room
     study.release("b")
     study.wait(process, lambda: study.told("a", "started"), "the second video is being tracked")
     before = study.read_records()["b"]

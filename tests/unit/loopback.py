@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import socket
 import threading
-import time
+from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 DATA = bytes(range(256)) * 1_000
@@ -26,7 +27,8 @@ class Server:
         self.content_type = "application/octet-stream"
         self.announce_length = True
         self.headers: dict[str, str] = {}  # sent with each file
-        self.pause = 0.0  # seconds before each answer
+        self.gate = threading.Event()  # closed, it answers nobody
+        self.gate.set()
         self.redirects: dict[str, str] = {}  # path: address
         self.requests: list[str | None] = []  # the Range header of each
         self.authorizations: list[str | None] = []
@@ -44,6 +46,7 @@ class Server:
         threading.Thread(target=self._http.serve_forever, args=(0.01,), daemon=True).start()
 
     def close(self) -> None:
+        self.gate.set()
         self._http.shutdown()
         self._http.server_close()
 
@@ -51,7 +54,7 @@ class Server:
         wanted = handler.headers.get("Range")
         self.requests.append(wanted)
         self.authorizations.append(handler.headers.get("Authorization"))
-        time.sleep(self.pause)
+        self.gate.wait()
         if handler.path in self.redirects:
             handler.send_response(302)
             handler.send_header("Location", self.redirects[handler.path])
@@ -90,3 +93,11 @@ class Server:
             body = body[: self.cuts.pop(0)]
         with contextlib.suppress(ConnectionError):
             handler.wfile.write(body)
+
+
+@contextlib.contextmanager
+def refused_address() -> Iterator[str]:
+    """An address at which nobody listens, and nobody else can: connections are refused."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        yield f"http://127.0.0.1:{taken.getsockname()[1]}/file"

@@ -16,8 +16,9 @@ from vosflow.trackers.sam_pt.visibility import mark_differing_patches
 def plain_label_maps(clip, prompts, settings, sample, points, sam, *, size=None, alone=False):
     """Label maps [T, H, W] by object number, as SamPt and its evaluation do it.
 
-    `prompts` are [(id, frame, mask)], masks of the size of the clip; `sample` draws points. Label maps have another
-    `size` if it is given. `alone`: points are tracked and frames encoded for each object anew.
+    `prompts` are [(id, frame, mask)], masks of the size of the clip; `sample` draws points; `points` is a point tracker
+    or a function of (clip, frame of the video that it begins with, masks, their frames in the clip) that matches masks.
+    Label maps have another `size` if it is given. `alone`: points are tracked and frames encoded for each object anew.
     """
     groups = [prompts[k : k + settings.masks_batch_size] for k in range(0, len(prompts), settings.masks_batch_size)]
     if settings.compat == "fixed":
@@ -37,15 +38,18 @@ def plain_label_maps(clip, prompts, settings, sample, points, sam, *, size=None,
 def _forward(clip, prompts, settings, sample, points, sam, *, alone):
     masks, starts = np.stack([mask for _, _, mask in prompts]), [start for _, start, _ in prompts]
     queries = sample(clip, masks, starts, [k for k, _, _ in prompts])
-    groups = queries[:, None] if alone else [queries]
-    tracks = [_follow(clip, group, settings, points) for group in groups]
+    groups = np.arange(len(masks))[:, None] if alone else [np.arange(len(masks))]
+    tracks = [_follow(clip, 0, queries[group], masks[group], settings, points) for group in groups]
     positions, visibility = (np.concatenate(parts, 1) for parts in zip(*tracks, strict=True))
     return _prompt(clip, 0, positions, visibility, settings, sam, alone=alone)
 
 
-def _follow(clip, queries, settings, points):
+def _follow(clip, first, queries, masks, settings, points):
     flat = queries.reshape(-1, 3)
-    tracks = points.track(clip, flat, None)
+    if callable(points):
+        tracks = points(clip, first, masks, queries[:, 0, 0].astype(int).tolist())
+    else:
+        tracks = points.track(clip, flat, None)
     visibility = tracks.visible.astype(np.int8)
     if settings.use_patch_matching_filtering:
         mark_differing_patches(
@@ -107,7 +111,8 @@ def _forward_anew(clip, prompts, settings, sample, points, sam):
     frames, horizon = len(clip), settings.reinit_horizon
     ids, starts = [k for k, _, _ in prompts], np.array([start for _, start, _ in prompts])
     logits = torch.full((len(prompts), frames, clip.height, clip.width), -torch.inf)
-    queries = sample(clip, np.stack([mask for _, _, mask in prompts]), starts.tolist(), ids)
+    last = np.stack([mask for _, _, mask in prompts])  # that points come from
+    queries = sample(clip, last, starts.tolist(), ids)
     for start in range(frames):
         active = np.flatnonzero(starts == start)
         if not len(active):
@@ -116,7 +121,16 @@ def _forward_anew(clip, prompts, settings, sample, points, sam):
         part = Clip.of_array(
             np.stack([clip[t] for t in range(start, min(start + settings.reinit_point_tracker_horizon, frames))])
         )
-        positions, visibility = _follow(part, queries[active] - np.float32([start, 0, 0]), settings, points)
+        relative = queries[active] - np.float32([start, 0, 0])
+        if callable(points) and settings.compat == "published":  # masks that SAM makes of the points
+            for k in active:
+                features, alone = (
+                    sam.encode(clip[start]),
+                    (queries[k, :, 1:][None], np.ones((1, queries.shape[1]), bool)),
+                )
+                found = _decode(features, clip, *alone, 0, settings, sam)
+                last[k] = False if found is None else (found > 0).numpy()
+        positions, visibility = _follow(part, start, relative, last[active], settings, points)
         window = torch.stack(_prompt(clip, start, positions[:horizon], visibility[:horizon], settings, sam))
         logits[active, start:end] = window
         if end == frames:
@@ -137,7 +151,8 @@ def _forward_anew(clip, prompts, settings, sample, points, sam):
                 logits[k, end:] = -torch.inf
                 continue
             starts[k] = start + 1 + at
-            queries[k] = sample(clip, masks[row, at + 1][None].numpy(), [int(starts[k])], [ids[k]])[0]
+            last[k] = masks[row, at + 1].numpy()
+            queries[k] = sample(clip, last[k][None], [int(starts[k])], [ids[k]])[0]
     return list(logits)
 
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import threading
 import time
+from concurrent.futures import Future
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vosflow.ahead import Behind, ahead
+
+PATIENCE = 60  # seconds; how long a test hangs that would hang for ever
 
 
 def threads_left() -> list[str]:
@@ -74,8 +77,16 @@ def test_results_are_dropped_once_they_are_used() -> None:
     assert most <= 3 + 2  # waiting, being yielded, being made
 
 
-def test_behind_does_all_calls_and_waits_when_too_many_are_open() -> None:
-    gate, done = threading.Semaphore(0), []
+def test_behind_does_all_calls_and_waits_when_too_many_are_open(monkeypatch) -> None:
+    gate, done, waited = threading.Semaphore(0), [], []
+    whole = Future.result
+
+    def result(future: Future) -> object:
+        waited.append(len(done))
+        gate.release()  # only waiting for a call lets it end
+        return whole(future)
+
+    monkeypatch.setattr(Future, "result", result)
 
     def work(item: int) -> None:
         gate.acquire()
@@ -84,13 +95,9 @@ def test_behind_does_all_calls_and_waits_when_too_many_are_open() -> None:
     behind = Behind(depth=2, threads=1)
     behind.call(work, 0)
     behind.call(work, 1)
-    third = threading.Thread(target=behind.call, args=(work, 2))
-    third.start()
-    third.join(0.05)
-    assert third.is_alive() and done == []  # it waits for the first call
-    for _ in range(3):
-        gate.release()
-    third.join(10)
+    assert waited == []
+    behind.call(work, 2)
+    assert waited == [0] and done == [0], "the third waits for the first, and for no other"
     behind.close()
     assert done == [0, 1, 2] and threads_left() == []
 
@@ -103,7 +110,6 @@ def test_behind_raises_at_the_next_call_or_at_the_end() -> None:
     with pytest.raises(OSError, match="full"):
         for _ in range(100):
             behind.call(fail)
-            time.sleep(0.001)
     behind.close(drop=True)
     behind = Behind(depth=4)
     behind.call(fail)
@@ -117,16 +123,13 @@ def test_behind_drops_what_has_not_begun() -> None:
 
     def work() -> None:
         started.set()
-        gate.wait()
+        gate.wait(PATIENCE)
         done.append(1)
 
     behind = Behind(depth=10, threads=1)
     for _ in range(5):
         behind.call(work)
-    started.wait(10)
-    closing = threading.Thread(target=behind.close, kwargs={"drop": True})
-    closing.start()
-    time.sleep(0.02)
-    gate.set()
-    closing.join(10)
+    assert started.wait(PATIENCE)
+    behind._waiting[-1].add_done_callback(lambda _: gate.set())  # the last is dropped: the first may end
+    behind.close(drop=True)
     assert done == [1] and threads_left() == []

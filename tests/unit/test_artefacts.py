@@ -69,6 +69,16 @@ def test_kind_facts_origin_and_code_decide_what_is_the_same(tmp_path):
     assert make.calls == len(asked)
 
 
+def test_only_what_was_there_from_before_counts_as_reused(tmp_path):
+    """Once: what a video asks for twice did not make it faster than it would be alone."""
+    make, store = Maker(), ArtefactStore(tmp_path, 1)
+    first, second = Artefacts(store), Artefacts(store)
+    for cache in (first, first, second, second):
+        cache.get("k", {}, make)
+    assert make.calls == 1
+    assert first.counts == {"k": {"made": 1, "reused": 0}} and second.counts == {"k": {"made": 0, "reused": 1}}
+
+
 def test_a_damaged_file_is_made_again_with_a_remark(tmp_path):
     remarks: list[str] = []
     make, cache = Maker(), Artefacts(ArtefactStore(tmp_path, 1), remark=remarks.append)
@@ -103,7 +113,7 @@ def test_the_folder_stays_below_its_limit_and_the_least_used_goes_first(tmp_path
                 os.utime(path, ns=(clock, clock))
         assert sum(path.stat().st_size for path in files(tmp_path)) <= 0.005 * GIGABYTE
     before = make.calls
-    assert before == 7 and cache.counts["k"] == {"made": 7, "reused": 1}
+    assert before == 7 and cache.counts["k"] == {"made": 7, "reused": 0}
     for number in (6, 5, 4, 0):  # 0 was used again after 1, 2 and 3 were made
         cache.get("k", {"n": number}, make)
     assert make.calls == before

@@ -301,10 +301,18 @@ def test_list_as_a_table(tmp_path):
     assert re.search(r"^\d+ files, \d+ here", done.stdout, re.MULTILINE)
 
 
-def test_fetch_script_refuses_half_a_request():
-    command = [sys.executable, REPOSITORY / "scripts/fetch.py", "--dataset", "davis2017"]
+@pytest.mark.parametrize(
+    ("request_", "words"),
+    [
+        (["--archive", "trainval-480p"], "nothing to fetch"),
+        (["--dataset", "davis2017", "--checkpoint", "rde_s03"], "one thing is fetched at a time"),
+        (["--dataset", "davis2017"], "no archive of davis2017 is named\n  expected:   one of trainval-480p, "),
+    ],
+)
+def test_fetch_script_refuses_half_a_request(request_, words):
+    command = [sys.executable, REPOSITORY / "scripts/fetch.py", *request_]
     done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 1 and "nothing to fetch" in done.stderr
+    assert done.returncode == 1 and words in done.stderr
 
 
 def test_fetch_script_has_nothing_to_do_for_files_of_the_repository(tmp_path):

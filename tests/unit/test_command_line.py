@@ -8,7 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vosflow.command_line import consecutive_piece, given_settings, track_parser, videos_of_piece
+from vosflow.command_line import (
+    consecutive_piece,
+    given_method,
+    given_settings,
+    ground_truth,
+    track_parser,
+    videos_of_piece,
+)
 from vosflow.errors import VosflowError
 from vosflow.method import Method
 from vosflow.trackers.sam2long import Settings
@@ -27,6 +34,28 @@ def test_flags_of_the_authors_script_are_settings(tmp_path: Path) -> None:
     assert given_settings(arguments()) == {}
     with pytest.raises(VosflowError, match="iou_thre is given twice"):
         given_settings(arguments("--iou_thre", "0.3", "--set", "iou_thre=0.1"))
+
+
+def test_values_of_settings_are_yaml() -> None:
+    assert given_settings(arguments("--set", "a={iters: 12}", "b=[1, x]", "c=")) == {
+        "a": {"iters": 12}, "b": [1, "x"], "c": None,
+    }  # fmt: skip
+    for wrong, words in (("a={iters", "'a={iters' is not readable"), ("a", "not a setting"), ("=3", "not a setting")):
+        with pytest.raises(VosflowError, match=words):
+            given_settings(arguments("--set", wrong))
+
+
+def test_weights_for_a_tracker_without_are_refused() -> None:
+    assert given_method(arguments("--tracker", "static")).checkpoint is None
+    with pytest.raises(VosflowError, match="w.pt: tracker static takes no checkpoint"):
+        given_method(arguments("--tracker", "static", "--checkpoint", "w.pt"))
+
+
+@pytest.mark.parametrize("option", ["--protocol", "--meta", "--scores"])
+def test_options_of_scoring_need_ground_truth(option: str) -> None:
+    assert ground_truth(arguments(), ["a"]) is None
+    with pytest.raises(VosflowError, match=f"{option} is given without --annotations"):
+        ground_truth(arguments(option, "davis2016"), ["a"])
 
 
 @given(count=st.integers(0, 30), pieces=st.integers(1, 12))

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from vosflow import config
-from vosflow.config import config_schema, parse_config
+from vosflow.config import config_schema, parse_config, read_config
 from vosflow.errors import VosflowError
 
 HOUSE = Path(__file__).resolve().parents[2]
@@ -61,6 +61,27 @@ def test_paths_have_one_spelling(monkeypatch):
 def test_all_mistakes_are_told_at_once():
     message = refusal({"runs": [{"tracker": "static"}], "report": {"tilte": "x"}})
     assert "runs.0.dataset" in message and "did you mean 'title'?" in message
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("runs: [a]\npaths: {}\nruns: [b]\n", ["'runs'", "lines 1 and 3"]),
+        ("runs:\n  - tracker: a\n    settings:\n      x: 1\n      x: 2\n", ["'x'", "lines 4 and 5"]),
+        ("runs:\n\t- tracker: a\n", ["line 2", "found character"]),
+        ("- a\n", ["no keys"]),
+    ],
+)
+def test_a_file_that_says_something_twice_or_nothing_is_named(text, words, tmp_path):
+    (tmp_path / "study.yaml").write_text(text)
+    with pytest.raises(VosflowError) as caught:
+        read_config(tmp_path / "study.yaml")
+    assert all(word in str(caught.value) for word in ["study.yaml", *words])
+
+
+def test_anchors_may_be_used(tmp_path):
+    (tmp_path / "study.yaml").write_text("runs:\n  - &a {tracker: x}\n  - {<<: *a, name: b}\n  - {<<: *a, name: c}\n")
+    assert [line.get("name") for line in read_config(tmp_path / "study.yaml")["runs"]] == [None, "b", "c"]
 
 
 def test_the_schema_is_current():

@@ -15,9 +15,13 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from vosflow.datasets import demo
-from vosflow.datasets.demo import DEMO_SEEDS, FRAMES, HEIGHT, KINDS, WIDTH, polygon_coverage, render_clip, value_at
+from vosflow.datasets.demo import DEMO_SEEDS, render_clip
+from vosflow.datasets.demo_drawing import FRAMES, HEIGHT, WIDTH, polygon_coverage, value_at
+from vosflow.datasets.demo_scenes import KINDS, make_scene
 from vosflow.errors import VosflowError
 from vosflow.masks import DAVIS_PALETTE, read_label_map
+
+SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
 
 # Made with this file's own `digest` on 2026-11-21 (x86-64, numpy 2.4.6, Pillow 13.0.0). A change of the pictures
 # changes every figure of the demo study and makes the trained sam2_demo weights a misfit: do not update lightly.
@@ -94,6 +98,15 @@ def test_writing_replaces_the_whole_folder(dataset, tmp_path, monkeypatch):
     assert [p.name for p in folder.parent.iterdir()] == ["demo"]
 
 
+@pytest.mark.parametrize("script", ["make_demo_dataset.py", "make_demo_training_sets.py"])
+def test_called_by_hand_it_replaces_nothing(script, tmp_path):
+    (tmp_path / "mine.txt").write_text("years of annotations")
+    command = [sys.executable, SCRIPTS / script, "--output", tmp_path]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 1 and f"{tmp_path}: the folder holds something else" in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
 def test_a_failure_leaves_what_was_there(tmp_path, monkeypatch):
     folder = tmp_path / "demo"
     folder.mkdir()
@@ -160,7 +173,7 @@ def test_chameleon_changes_its_colour(clips):
 
 
 def test_twins_look_alike_and_one_has_no_label():
-    scene = demo.make_scene("twins", DEMO_SEEDS["twins"])
+    scene = make_scene("twins", DEMO_SEEDS["twins"])
     stranger, first, second, other = scene.actors[:4]
     assert (stranger.label, first.label, second.label) == (0, 1, 2)
     assert first.look is second.look is stranger.look
@@ -193,7 +206,7 @@ def test_a_part_of_a_clip_is_that_part_of_the_whole(clips):
 
 
 def test_easy_scenes_have_no_complications():
-    easy, hard = (demo.make_scene("behind-the-wall", 5, difficulty=d) for d in (0, 100))
+    easy, hard = (make_scene("behind-the-wall", 5, difficulty=d) for d in (0, 100))
     assert all(actor.label for actor in easy.actors)
     assert len(hard.actors) > len(easy.actors)
 

@@ -44,6 +44,18 @@ def test_totals_are_sums_of_the_videos(tracked):
     assert len(run["provenance"]["code"]) == 64 and run["provenance"]["devices"] == ["cpu"]
 
 
+def test_videos_tell_what_made_them_slow_or_fast(tracked):
+    """Also those of older records."""
+    manifest, folder = tracked
+    path = folder / "videos/b.json"
+    counts = {"flow": {"made": 1, "reused": 2}, "point_tracks": {"made": 0, "reused": 3}}
+    older = {name: value for name, value in json.loads(path.read_text()).items() if name != "load_seconds"}
+    path.write_text(json.dumps({**older, "artefacts": counts}))
+    run = describe_run(PLAN, manifest, "manifest.json", folder)
+    assert [video["reused"] for video in run["videos"]] == [0, 5]
+    assert run["videos"][0]["load_seconds"] >= 0 and run["videos"][1]["load_seconds"] is None
+
+
 def test_remarks_of_videos_become_notes(tracked):
     manifest, folder = tracked
     for name, remarks in {"a": ["had too little memory", "was late"], "b": ["had too little memory"]}.items():

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import itertools
+import os
 import shutil
 import sys
 from pathlib import Path
@@ -34,11 +36,17 @@ def toy(tmp_path, monkeypatch):
     (package / "helper_of_toy.py").write_text("def double(x):\n    return 2 * x\n")
     monkeypatch.syspath_prepend(str(tmp_path))
 
+    written = itertools.count(1)
+
+    def write(path, text):
+        path.write_text(text)
+        os.utime(path, (next(written),) * 2)  # two edits within a tick of the clock are none to a file system
+
     def digest(source=None, helper=None):
         if source is not None:
-            (package / "module.py").write_text(source)
+            write(package / "module.py", source)
         if helper is not None:
-            (package / "helper_of_toy.py").write_text(helper)
+            write(package / "helper_of_toy.py", helper)
         importlib.invalidate_caches()
         return code_digest("toy_package.module")
 

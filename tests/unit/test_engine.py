@@ -1,17 +1,10 @@
-"""The loop of a shard: what is skipped, what is recomputed, what survives bad input and kills."""
+"""The loop of a shard: what is skipped, what is recomputed, and what is told."""
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import shutil
-import signal
-import subprocess
-import sys
-import textwrap
-import time
-import weakref
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,69 +13,18 @@ import pytest
 from PIL import Image
 
 from tests.unit.clips import make_videos
-from vosflow import engine, mask_writer, masks
+from tests.unit.toy_tracker import TOY, ToyTracker, all_bytes, make_toy
 from vosflow.engine import track_shard, track_videos
 from vosflow.errors import VosflowError
-from vosflow.manifest import PER_OBJECT, save_manifest
+from vosflow.manifest import PER_OBJECT
 from vosflow.method import Method, parse_assignments
 from vosflow.records import RunFolder, check_output_folder, withdraw_false_records, write_json
-from vosflow.trackers.base import TrackerSettings
-
-HERE = Path(__file__).resolve()
-
-
-class ToySettings(TrackerSettings):
-    shift: int = 0
-    gain: float = 1.0
-
-
-class ToyTracker:
-    """Repeats the prompt, shifted; counts the videos that it tracked."""
-
-    Settings = ToySettings
-    needs_checkpoint = False
-    uses_gpu = False
-    tracked: list[str] = []
-    loaded = 0
-
-    def __init__(self, settings, checkpoint, device):
-        self.settings = settings
-
-    def load(self):
-        ToyTracker.loaded += 1
-
-    def track(self, video):
-        ToyTracker.tracked.append(video.name)
-        given = {prompt.object: video.read_prompt(prompt) for prompt in video.prompts}
-        for index, name in enumerate(video.frame_names):
-            video.read_frame(index)
-            moved = {k: np.roll(mask, self.settings.shift * index, axis=1) for k, mask in given.items()}
-            merged = masks.merge_objects(moved, video.height, video.width)
-            yield name, moved if video.layout == PER_OBJECT else merged
-
-
-TOY = f"{__name__}:ToyTracker"
-
-
-@pytest.fixture(autouse=True)
-def _fresh_counters():
-    ToyTracker.tracked, ToyTracker.loaded = [], 0
 
 
 @pytest.fixture
 def toy(tmp_path):
     """(manifest of three videos, run folder)."""
-    return make_videos(tmp_path / "data", {"a": 4, "b": 6, "c": 5}), tmp_path / "run"
-
-
-def all_bytes(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted((folder / "masks").rglob("*.png"))}
-
-
-def finished(folder: Path) -> list[str]:
-    """Names of the videos whose record holds a key."""
-    records = sorted((folder / "videos").glob("*.json"))
-    return [path.stem for path in records if "key" in json.loads(path.read_text())]
+    return make_toy(tmp_path)
 
 
 def test_masks_record_and_speed(toy):
@@ -175,182 +117,6 @@ def test_copied_results_stay_finished(toy):
     ToyTracker.tracked = []
     track_videos(Method.of(TOY), manifest, ["a"], copy)
     assert ToyTracker.tracked == []
-
-
-def test_one_bad_video_does_not_stop_the_others(toy, tmp_path):
-    manifest, folder = toy
-    (tmp_path / "data/JPEGImages/480p/b/00004.jpg").unlink()
-    with pytest.raises(VosflowError) as caught:
-        track_shard(Method.of(TOY), manifest, folder, shard=1, shards=1)
-    message = str(caught.value)
-    assert "1 of 3 videos failed" in message and "b/00004.jpg" in message and "missing" in message
-    assert finished(folder) == ["a", "c"]
-    assert not (folder / "masks" / "b").exists() and not list((folder / "masks").glob(".b*"))
-
-
-def test_failure_keeps_the_old_masks_but_not_the_old_promise(toy, tmp_path):
-    manifest, folder = toy
-    track_videos(Method.of(TOY), manifest, ["b"], folder)
-    before = all_bytes(folder)
-    (tmp_path / "data/JPEGImages/480p/b/00004.jpg").unlink()
-    with pytest.raises(VosflowError):
-        track_videos(Method.of(TOY, {"shift": 3}), manifest, ["b"], folder)
-    assert all_bytes(folder) == before
-    assert finished(folder) == []
-
-
-def test_a_full_disk_stops_the_shard_and_keeps_finished_videos(toy, monkeypatch):
-    manifest, folder = toy
-    written = []
-    real_open = open
-
-    class FullFile:
-        """A file on a disk without room: what /dev/full does."""
-
-        def __init__(self, path):
-            self.file = real_open("/dev/full", "wb", buffering=0)
-
-        def __enter__(self):
-            return self.file
-
-        def __exit__(self, *_):
-            self.file.close()
-
-    def fake_open(path, mode="r", *args, **kwargs):
-        if str(path).endswith(".png") and "w" in mode:
-            written.append(path)
-            if len(written) > 8:
-                return FullFile(path)
-        return real_open(path, mode, *args, **kwargs)
-
-    monkeypatch.setattr(mask_writer, "open", fake_open, raising=False)
-    with pytest.raises(VosflowError) as caught:
-        track_shard(Method.of(TOY), manifest, folder, shard=1, shards=1)
-    assert (
-        "full" in str(caught.value) and ".png" in str(caught.value) and "finished videos are kept" in str(caught.value)
-    )
-    assert ToyTracker.tracked == ["b", "c"], "no further video is tried"
-    assert finished(folder) == ["b"]
-    assert len(list((folder / "masks" / "b").iterdir())) == 6 and not (folder / "masks" / "c").exists()
-
-
-@pytest.mark.parametrize("error", [ZeroDivisionError("a defect"), SystemExit(3)], ids=["exception", "exit"])
-def test_what_a_tracker_raises_stops_only_that_video(toy, monkeypatch, capsys, error):
-    manifest, folder = toy
-    real = ToyTracker.track
-
-    def broken(self, video):
-        if video.name == "a":
-            raise error
-        yield from real(self, video)
-
-    monkeypatch.setattr(ToyTracker, "track", broken)
-    with pytest.raises(VosflowError, match=f"1 of 2 videos failed.*\n- a: {type(error).__name__}: {error}"):
-        track_videos(Method.of(TOY), manifest, ["a", "b"], folder)
-    assert RunFolder(folder).read_record("b")["frames"] == 6 and not (folder / "masks" / "a").exists()
-    assert "Traceback" in capsys.readouterr().err
-
-
-def test_out_of_memory_is_told_and_the_others_go_on(toy, monkeypatch):
-    manifest, folder = toy
-    real = ToyTracker.track
-
-    def hungry(self, video):
-        if video.name == "a":
-            raise MemoryError
-        yield from real(self, video)
-
-    monkeypatch.setattr(ToyTracker, "track", hungry)
-    with pytest.raises(VosflowError, match="out of memory on cpu while tracking video a"):
-        track_videos(Method.of(TOY), manifest, ["a", "b"], folder)
-    assert finished(folder) == ["b"]
-
-
-def test_what_filled_the_memory_is_gone_before_the_next_video(toy, monkeypatch):
-    manifest, folder = toy
-    held, collected = [], []
-
-    def hungry(self, video):
-        tensors = np.zeros(100)
-        held.append(weakref.ref(tensors))
-        raise MemoryError
-        yield tensors
-
-    monkeypatch.setattr(ToyTracker, "track", hungry)
-    monkeypatch.setattr(engine.gc, "collect", lambda: collected.append(held[-1]()))
-    with pytest.raises(VosflowError, match="out of memory on cpu while tracking video a"):
-        track_videos(Method.of(TOY), manifest, ["a"], folder)
-    assert collected == [None]
-
-
-def test_out_of_memory_while_loading_is_told(toy, monkeypatch):
-    manifest, folder = toy
-
-    class OutOfMemoryError(RuntimeError):
-        """As torch raises it."""
-
-    def load(self):
-        raise OutOfMemoryError
-
-    monkeypatch.setattr(ToyTracker, "load", load)
-    with pytest.raises(VosflowError, match="out of memory on cpu while loading tracker"):
-        track_videos(Method.of(TOY), manifest, ["a", "b"], folder)
-    assert finished(folder) == []
-
-
-@pytest.mark.parametrize(
-    ("bad", "words"),
-    [
-        (lambda video: np.zeros((3, 3), np.uint8), r"unusable masks .* uint8 \(3, 3\), values 0 to 0"),
-        (lambda video: np.zeros((video.height, video.width), np.int64), "unusable masks .* int64"),
-        (lambda video: np.full((video.height, video.width), 9, np.uint8), r"values 9 to 9\n.*among \[0, 1, 2\]"),
-        (lambda video: {1: np.zeros((video.height, video.width), bool)}, "{1: bool"),
-        (lambda video: None, "a NoneType"),
-    ],
-    ids=["size", "type", "unknown object", "objects apart", "nothing"],
-)
-def test_unusable_masks_of_a_tracker_are_refused(toy, monkeypatch, bad, words):
-    manifest, folder = toy
-    monkeypatch.setattr(ToyTracker, "track", lambda self, video: iter([(video.frame_names[0], bad(video))]))
-    with pytest.raises(VosflowError, match=words):
-        track_videos(Method.of(TOY), manifest, ["a"], folder)
-
-
-@pytest.mark.parametrize(("present", "known"), [((0, 2), True), ((2,), True), ((0, 1, 2), False), ((1,), False)])
-def test_ids_between_those_of_the_objects_are_refused(toy, monkeypatch, present, known):
-    """Object 1 is not there: 2 is the only one."""
-    manifest, folder = toy
-    video = replace(manifest.video("a"), objects=(2,), prompts=manifest.video("a").prompts[1:])
-    label_map = np.resize(np.array(present, np.uint8), (video.height, video.width))
-    frames = video.frames.names
-    monkeypatch.setattr(ToyTracker, "track", lambda self, video: iter([(name, label_map) for name in frames]))
-    with contextlib.nullcontext() if known else pytest.raises(VosflowError, match=r"ids among \[0, 2\]"):
-        track_videos(Method.of(TOY), replace(manifest, videos=(video,)), ["a"], folder)
-    assert (finished(folder) == ["a"]) == known
-
-
-@pytest.mark.parametrize(
-    ("names", "words"),
-    [
-        (["00000", "00000"], "frame 00000 twice"),
-        (["00000x"], "'00000x', which is no frame"),
-        ([0], "0, which is no frame"),
-    ],
-)
-def test_frames_that_are_none_are_refused(toy, monkeypatch, names, words):
-    manifest, folder = toy
-    blank = np.zeros((manifest.videos[0].height, manifest.videos[0].width), np.uint8)
-    monkeypatch.setattr(ToyTracker, "track", lambda self, video: iter([(name, blank) for name in names]))
-    with pytest.raises(VosflowError, match=words):
-        track_videos(Method.of(TOY), manifest, ["a"], folder)
-
-
-def test_a_tracker_that_leaves_frames_out_is_refused(toy, monkeypatch):
-    manifest, folder = toy
-    real = ToyTracker.track
-    monkeypatch.setattr(ToyTracker, "track", lambda self, video: list(real(self, video))[:-2])
-    with pytest.raises(VosflowError, match="no masks for 2 frames of video a, the first is 00002"):
-        track_videos(Method.of(TOY), manifest, ["a"], folder)
 
 
 def test_per_object_layout(tmp_path):
@@ -446,59 +212,6 @@ def test_cuda_is_refused_where_there_is_none(toy, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(VosflowError, match="GPU is demanded"):
         track_videos(Method.of(TOY), manifest, ["a"], folder, device="cuda")
-
-
-SLOW_JOB = """
-    import sys, time
-    sys.path[:0] = {path!r}
-    from vosflow.engine import track_shard
-    from vosflow.method import Method
-    from vosflow.manifest import load_manifest
-    from tests.unit import test_engine
-    real = test_engine.ToyTracker.track
-    def slow(self, video):
-        for item in real(self, video):
-            time.sleep({pause})
-            yield item
-    test_engine.ToyTracker.track = slow
-    track_shard(Method.of("tests.unit.test_engine:ToyTracker", {{"shift": 1}}), load_manifest({manifest!r}), {folder!r},
-                shard=1, shards=1)
-"""
-
-
-def start_slow_job(tmp_path: Path, folder: Path, pause: float) -> subprocess.Popen:
-    """Another process that tracks the videos of {tmp_path}/manifest.json, slowly."""
-    root = str(HERE.parents[2])
-    manifest = str(tmp_path / "manifest.json")
-    code = textwrap.dedent(SLOW_JOB).format(path=[root], manifest=manifest, folder=str(folder), pause=pause)
-    return subprocess.Popen([sys.executable, "-c", code], cwd=root)
-
-
-def wait_for(folder: Path, pattern: str, job: subprocess.Popen) -> None:
-    deadline = time.monotonic() + 60
-    while not list((folder / "masks").glob(pattern)):
-        assert time.monotonic() < deadline and job.poll() is None
-        time.sleep(0.02)
-
-
-def test_sigkill_in_the_middle_of_a_shard(toy, tmp_path):
-    """Killed while the second video is being written: the first stays, and resuming gives the undisturbed bytes."""
-    manifest, folder = toy
-    save_manifest(manifest, tmp_path / "manifest.json")
-    job = start_slow_job(tmp_path, folder, pause=0.2)
-    wait_for(folder, ".*.writing.c/00001.png", job)
-    job.send_signal(signal.SIGKILL)
-    job.wait()
-    assert finished(folder) == ["b"]
-    assert not (folder / "masks/c").exists(), "an unfinished video must not be seen"
-    started = json.loads((folder / "videos/b.json").read_text())["finished"]
-    method = Method.of(TOY, {"shift": 1})
-    method = Method("tests.unit.test_engine:ToyTracker", method.settings)
-    track_shard(method, manifest, folder, shard=1, shards=1)
-    assert json.loads((folder / "videos/b.json").read_text())["finished"] == started, "b was not computed again"
-    track_shard(method, manifest, tmp_path / "undisturbed", shard=1, shards=1)
-    assert all_bytes(folder) == all_bytes(tmp_path / "undisturbed")
-    assert not list((folder / "masks").glob(".*"))
 
 
 def test_progress_events_are_written_for_machines(toy, tmp_path):

@@ -5,28 +5,22 @@ from __future__ import annotations
 
 import json
 import signal
-import subprocess
-import sys
-import textwrap
-from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from tests.unit.clips import make_videos
+from tests.unit.held_job import PATIENCE, READING, WRITING, held_job
 from tests.unit.test_ahead import threads_left
-from tests.unit.test_engine import all_bytes, finished, wait_for
+from tests.unit.toy_tracker import all_bytes, finished
 from vosflow import mask_writer
 from vosflow.ahead import Behind
 from vosflow.engine import track_shard, track_videos
 from vosflow.errors import DiskError, VosflowError
-from vosflow.manifest import save_manifest
 from vosflow.mask_writer import VideoMaskWriter
 from vosflow.method import Method
 from vosflow.trackers.base import TrackerSettings
-
-HOUSE = Path(__file__).resolve().parents[2]
 
 
 class ReaderTracker:
@@ -127,47 +121,21 @@ def test_the_bytes_are_those_of_a_writer_without_threads(reader, monkeypatch, tm
     assert all_bytes(folder) == all_bytes(tmp_path / "plain") and len(all_bytes(folder)) == 45
 
 
-JOB = """
-    import sys, time
-    sys.path[:0] = {path!r}
-    from vosflow.engine import track_shard
-    from vosflow.method import Method
-    from vosflow.manifest import load_manifest
-    from vosflow.mask_writer import VideoMaskWriter
-    from vosflow.video import Video
-    slow, method = {slow}
-    real = getattr(slow, method)
-    def sleeping(*args):
-        time.sleep(0.1)
-        return real(*args)
-    setattr(slow, method, sleeping)
-    track_shard(Method.of({tracker!r}), load_manifest({manifest!r}), {folder!r}, shard=1, shards=1)
-"""
-
-
 @pytest.mark.parametrize(
-    ("slow", "kill"),
-    [
-        ('(Video, "read_frame")', signal.SIGKILL),
-        ('(VideoMaskWriter, "_save")', signal.SIGKILL),
-        ('(VideoMaskWriter, "_save")', signal.SIGINT),
-    ],
+    ("place", "end"),
+    [(READING, signal.SIGKILL), (WRITING, signal.SIGKILL), (WRITING, signal.SIGINT)],
     ids=["killed while reading", "killed while writing", "interrupted while writing"],
 )
-def test_a_job_that_is_ended_while_threads_are_at_work(reader, tmp_path, slow, kill):
+def test_a_job_that_is_ended_while_threads_are_at_work(reader, tmp_path, place, end):
     """In the second video: the first one stays, and an interrupted job, which may, leaves nothing half done."""
     manifest, folder = reader
-    save_manifest(manifest, tmp_path / "manifest.json")
-    tracker = "tests.unit.test_engine_threads:ReaderTracker"
-    fill = {"path": [str(HOUSE)], "manifest": str(tmp_path / "manifest.json"), "folder": str(folder)}
-    code = textwrap.dedent(JOB).format(slow=slow, tracker=tracker, **fill)
-    job = subprocess.Popen([sys.executable, "-c", code], cwd=HOUSE, stderr=subprocess.DEVNULL)
-    wait_for(folder, ".*.writing.c/00001.png", job)
-    job.send_signal(kill)
-    assert job.wait(30) != 0
+    with held_job(manifest, folder, "c", tracker=READER, place=place) as job:
+        job.send_signal(end)
+        job.stdin.close()
+        assert job.wait(PATIENCE) != 0
     assert finished(folder) == ["b"] and not (folder / "masks/c").exists()
-    assert bool(list((folder / "masks").glob(".*"))) == (kill == signal.SIGKILL)
-    track_shard(Method.of(tracker), manifest, folder, shard=1, shards=1)
-    track_shard(Method.of(tracker), manifest, tmp_path / "undisturbed", shard=1, shards=1)
+    assert bool(list((folder / "masks").glob(".*"))) == (end == signal.SIGKILL)
+    track_shard(Method.of(READER), manifest, folder, shard=1, shards=1)
+    track_shard(Method.of(READER), manifest, tmp_path / "undisturbed", shard=1, shards=1)
     assert all_bytes(folder) == all_bytes(tmp_path / "undisturbed")
     assert not list((folder / "masks").glob(".*"))

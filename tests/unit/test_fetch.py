@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import gdown
 import pytest
 
-from tests.unit.loopback import DATA, MD5, OTHER, SHA256, Server
+from tests.unit.loopback import DATA, MD5, OTHER, SHA256, Server, refused_address
 from vosflow.catalog import CheckpointEntry, DriveSource, FileSource, HttpSource, HubSource
 from vosflow.datasets import fetch
 from vosflow.datasets.expected import Expected
@@ -160,9 +160,8 @@ def test_dead_source_falls_through_and_says_so(get, server):
 
 
 def test_no_connection_falls_through(get, server):
-    dead = Server()
-    dead.close()
-    assert get(dead.url, server.url, sha256=SHA256).source == server.url
+    with refused_address() as dead:
+        assert get(dead, server.url, sha256=SHA256).source == server.url
 
 
 def test_all_sources_are_named_if_all_fail(get, server, tmp_path):

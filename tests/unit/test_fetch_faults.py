@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -18,7 +19,7 @@ import gdown
 import pytest
 import requests
 
-from tests.unit.loopback import DATA, OTHER, SHA256, Server
+from tests.unit.loopback import DATA, OTHER, SHA256, Server, refused_address
 from vosflow.catalog import Dataset, DriveFolderSource, DriveSource, HttpSource, HubSource
 from vosflow.datasets import drive, fetch, reporter, transfer
 from vosflow.datasets.expected import Expected, file_digests
@@ -77,9 +78,8 @@ def test_without_internet_nothing_is_tried_twice(get, monkeypatch):
 
 
 def test_dead_server_is_not_tried_twice(get, server):
-    dead = Server()
-    dead.close()
-    assert get(dead.url, server.url, sha256=SHA256).source == server.url
+    with refused_address() as dead:
+        assert get(dead, server.url, sha256=SHA256).source == server.url
     assert get.pauses == [] and any("no connection (" in line and "refused" in line for line in get.said)
 
 
@@ -91,14 +91,13 @@ def test_connection_that_is_lost_on_the_way_is_tried_again(get, server, monkeypa
     def get_or_fail(*arguments, **options):
         attempts.append(1)
         if len(attempts) == 2:
-            return get_now(dead.url, **options)
+            return get_now(dead, **options)
         return get_now(*arguments, **options)
 
-    dead = Server()
-    dead.close()
     server.cuts = [100_000]
     monkeypatch.setattr(requests, "get", get_or_fail)
-    get(server.url, sha256=SHA256)
+    with refused_address() as dead:
+        get(server.url, sha256=SHA256)
     assert len(attempts) == 3 and server.requests == [None, "bytes=100000-"]
 
 
@@ -107,10 +106,10 @@ def test_connection_that_is_lost_on_the_way_is_tried_again(get, server, monkeypa
 
 def test_server_that_does_not_answer(get, server, monkeypatch):
     monkeypatch.setattr(transfer, "TIMEOUT", (5, 0.05))
-    server.pause = 0.5
+    server.gate.clear()
     with pytest.raises(VosflowError, match=r"ReadTimeout.*3 attempts without progress"):
         get(server.url)
-    assert len(server.requests) == 3 and final_names(get.path) == []
+    assert len(get.pauses) == 2 and final_names(get.path) == []
 
 
 def test_redirects_are_followed(get, server):
@@ -205,15 +204,20 @@ def test_imported_file_that_is_gone(get, server, tmp_path):
 
 
 def test_two_processes_fetch_it_once(server, tmp_path):
-    code = (
-        "import sys; from vosflow.catalog import HttpSource; from vosflow.datasets.fetch import fetch_file;"
-        "from vosflow.datasets.expected import Expected;"
-        "fetch_file([HttpSource(kind='http', url=sys.argv[1])], sys.argv[2], locks=sys.argv[3],"
+    code = (  # each tells when it is about to take the lock; the server answers when both have
+        "import sys; from vosflow.catalog import HttpSource; from vosflow.datasets import fetch;"
+        "from vosflow.datasets.expected import Expected; acquire = fetch.filelock.FileLock.acquire\n"
+        "def tell_and_acquire(lock):\n    print('acquires', flush=True); return acquire(lock)\n"
+        "fetch.filelock.FileLock.acquire = tell_and_acquire\n"
+        "fetch.fetch_file([HttpSource(kind='http', url=sys.argv[1])], sys.argv[2], locks=sys.argv[3],"
         " expected=Expected(sha256=sys.argv[4]))"
     )
-    server.pause = 0.3
+    server.gate.clear()
     command = [sys.executable, "-c", code, server.url, tmp_path / "file.bin", tmp_path / "locks", SHA256]
-    both = [subprocess.Popen(command, cwd=REPOSITORY, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    both = [subprocess.Popen(command, cwd=REPOSITORY, **pipes) for _ in range(2)]
+    assert [process.stdout.readline() for process in both] == ["acquires\n"] * 2
+    server.gate.set()
     told = [process.communicate()[1] for process in both]
     assert [process.returncode for process in both] == [0, 0], told
     assert len(server.requests) == 1 and (tmp_path / "file.bin").read_bytes() == DATA
@@ -372,14 +376,17 @@ def test_bar_on_a_terminal(server, tmp_path):
         "fetch_file([HttpSource(kind='http', url=sys.argv[1])], sys.argv[2], locks=sys.argv[3])"
     )
     main, terminal = pty.openpty()
-    server.pause = 0.2
     command = [sys.executable, "-c", code, server.url, tmp_path / "file.bin", tmp_path / "locks"]
     environment = {**os.environ, "TERM": "xterm", "COLUMNS": "120"}
-    done = subprocess.run(command, cwd=REPOSITORY, stderr=terminal, env=environment)
-    os.close(terminal)
-    text = os.read(main, 100_000).decode()
+    with subprocess.Popen(command, cwd=REPOSITORY, stderr=terminal, env=environment) as job:
+        os.close(terminal)
+        written = bytearray()
+        with contextlib.suppress(OSError):  # so Linux says that nobody has the terminal open any more
+            while part := os.read(main, 4096):  # at once: it holds little, and whoever writes more waits
+                written += part
     os.close(main)
-    assert done.returncode == 0 and "━" in text and f"sha256 {SHA256}" in text
+    text = written.decode()
+    assert job.returncode == 0 and "━" in text and f"sha256 {SHA256}" in text
 
 
 def test_what_circulates_is_told(tmp_path, capsys):

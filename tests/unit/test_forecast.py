@@ -96,6 +96,64 @@ def test_estimates_come_from_runs_like_this_one(toy):
     assert one.basis == EXPECTED, "records of a GPU say nothing of a CPU"
 
 
+def change_records(folder: str, changes: dict[str, dict]) -> None:
+    """Change the records of finished videos, by name."""
+    for name, change in changes.items():
+        path = Path(folder) / f"videos/{name}.json"
+        write_json(path, {**json.loads(path.read_text()), **change})
+
+
+def test_videos_that_the_cache_sped_up_are_no_basis(toy):
+    """As long as there are others: of this run, or else of earlier ones."""
+    save_manifest(toy, "results/toy-val/manifest.json")
+    names = track(toy, plan(), 1)
+    folder, left = plan().runs[0].folder, [video for video in toy.videos if video.name not in names]
+    work = sum(video.cost for video in left)
+    sped_up = {"seconds": 0.5, "artefacts": {"flow": {"made": 3, "reused": 1}, "features": {"made": 0, "reused": 0}}}
+    change_records(folder, {names[0]: sped_up, names[1]: {"seconds": 30.0}})
+    (one,) = forecast_study(plan())
+    assert one.basis == "1 video" and not one.sped_up
+    assert one.seconds == pytest.approx(30 * work / toy.video(names[1]).cost)
+    change_records(folder, {names[1]: sped_up})
+    (one,) = forecast_study(plan())
+    assert one.basis == "2 videos" and one.sped_up and one.seconds < 2, "better than nothing"
+    with (console := Console(width=100)).capture() as captured:
+        console.print(forecast_table([one]))
+    assert "2 videos, sped up" in captured.get()
+    assert forecast_totals([one], plan().config.execution)[-1].startswith("sped up: ")
+    video = {"video": "x", "frames": 10, "objects": 1, "device": "cpu"}
+    counts = {"flow": {"made": 1, "reused": 1}}
+    facts = {"format": FORMAT, "tracker": "static", "checkpoint": None}
+    older = {**facts, "videos": [{**video, "seconds": 1.0}] * 2, "totals": {"artefacts": counts}}
+    newer = [{**video, "seconds": 1.0, "reused": 1}, {**video, "seconds": 40.0, "reused": 0}]
+    write_json(Path("results/other-val/older/run.json"), older)
+    assert forecast_study(plan())[0].basis == "2 videos"
+    write_json(Path("results/other-val/newer/run.json"), {**older, "videos": newer})
+    (one,) = forecast_study(plan())
+    assert (one.basis, one.sped_up, one.seconds) == ("1 video", False, 2 * work)
+    change_records(folder, {names[1]: {"seconds": 30.0, "artefacts": {}}})
+    (one,) = forecast_study(plan())
+    assert one.seconds == pytest.approx(30 * work / toy.video(names[1]).cost), "its own videos are most like it"
+
+
+def test_loading_counts_for_each_job_that_has_something_to_do(toy):
+    """Once per job, as records tell; compiling is a part of it."""
+    save_manifest(toy, "results/toy-val/manifest.json")
+    folder, names = "results/toy-val/static", track(toy, plan(), 1)
+    records = [json.loads(Path(f"{folder}/videos/{name}.json").read_text()) for name in names]
+    assert sorted(record["load_seconds"] is None for record in records) == [False, True]
+    change_records(folder, dict.fromkeys(names, {"load_seconds": None, "seconds": 4.0}))
+    (one,) = forecast_study(plan())
+    assert one.load_seconds == 0 and "loading not counted" in forecast_totals([one], plan().config.execution)[1]
+    change_records(folder, {names[1]: {"load_seconds": 90.0}})
+    (one,) = forecast_study(plan())
+    assert (one.jobs, one.load_seconds) == (1, 90.0)
+    lines = forecast_totals([one], plan().config.execution)
+    assert "CPU hours (0.03 of them to load and compile networks)" in lines[1]
+    (one,) = forecast_study(plan(shards=30))
+    assert (one.jobs, one.load_seconds) == (30, 180.0), "most jobs find nothing to do"
+
+
 def test_it_is_told_in_one_table_and_totals(toy):
     save_manifest(toy, "results/toy-val/manifest.json")
     track(toy, plan(), 1)

@@ -2,31 +2,34 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
-import psutil
 import pytest
 
 from vosflow import gpu
 from vosflow.errors import VosflowError
 
 HOUSE = Path(__file__).resolve().parents[2]
+PATIENCE = 600  # seconds; how long a test hangs that would hang for ever
 
+# Tells that it waits, what it takes, and what it gives back; it holds that until it is told to go on.
 HOLD = """
-import sys, time
-from pathlib import Path
-from vosflow.gpu import lease_device
-import os
-folder, name, seconds = sys.argv[1], sys.argv[2], float(sys.argv[3])
-with lease_device("cuda", folder=folder, poll_seconds=0.02):
-    start = time.time()
-    Path(folder, name).write_text(os.environ["CUDA_VISIBLE_DEVICES"])
-    time.sleep(seconds)
-    Path(folder, name).write_text(f"{os.environ['CUDA_VISIBLE_DEVICES']} {start} {time.time()}")
+import os, sys
+from vosflow import gpu
+
+def tell(what):
+    os.write(1, f"{os.getpid()} {what} {os.environ['CUDA_VISIBLE_DEVICES']}\\n".encode())  # in one piece
+
+gpu._installed_gpus = list
+gpu.print = lambda *_, **__: tell("waits for")
+with gpu.lease_device("cuda", folder=sys.argv[1], poll_seconds=0.02):
+    tell("takes")
+    sys.stdin.readline()
+    tell("gives")
 """
 
 
@@ -36,8 +39,9 @@ def two_gpus(monkeypatch):
     monkeypatch.setattr(gpu, "_installed_gpus", list)
 
 
-def hold(folder: Path, name: str, seconds: float) -> subprocess.Popen:
-    return subprocess.Popen([sys.executable, "-c", HOLD, str(folder), name, str(seconds)], cwd=HOUSE)
+def hold(folder: Path, **pipes) -> subprocess.Popen:
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, **pipes}
+    return subprocess.Popen([sys.executable, "-c", HOLD, str(folder)], cwd=HOUSE, text=True, **pipes)
 
 
 def test_cuda_visible_devices_is_respected(monkeypatch):
@@ -80,24 +84,65 @@ def test_the_cpu_needs_no_lease(tmp_path):
 
 
 def test_processes_never_share_a_device(two_gpus, tmp_path):
-    jobs = [hold(tmp_path, f"job{number}", 0.3) for number in range(5)]
-    assert [job.wait(60) for job in jobs] == [0] * 5
-    held = sorted((tmp_path / f"job{number}").read_text().split() for number in range(5))
-    assert {device for device, _, _ in held} == {"0", "1"}, "both devices are used"
-    for device in ("0", "1"):
-        spans = sorted((float(start), float(end)) for name, start, end in held if name == device)
-        assert all(earlier[1] <= later[0] for earlier, later in zip(spans, spans[1:], strict=False))
+    read, write = os.pipe()  # one for all: what they tell comes in the order in which it happened
+    with open(read) as told, contextlib.ExitStack() as stack:
+
+        def start() -> subprocess.Popen:
+            job = stack.enter_context(hold(tmp_path, stdout=write))
+            stack.callback(job.kill)
+            return job
+
+        holders = {}
+        for device in ("0", "1"):
+            holders[device] = start()
+            assert told.readline().split() == [str(holders[device].pid), "takes", device]
+        waiting = {str(job.pid): job for job in [start() for _ in range(3)]}
+        os.close(write)
+        for _ in waiting:
+            assert "waits for" in told.readline()
+        for device in ("1", "0", "0"):
+            holders[device].stdin.close()
+            assert told.readline().split() == [str(holders[device].pid), "gives", device]
+            next_holder, *what = told.readline().split()
+            assert what == ["takes", device]
+            holders[device] = waiting.pop(next_holder)
+        for job in holders.values():
+            job.stdin.close()
+        assert sorted(line.split()[1:] for line in told) == [["gives", "0"], ["gives", "1"]]
+        assert waiting == {} and [job.wait() for job in holders.values()] == [0, 0]
+
+
+def test_a_job_that_waits_for_two_devices_holds_none(two_gpus, monkeypatch, tmp_path):
+    """Else two such jobs, with one each, would wait for ever."""
+    other = gpu._try_lock(tmp_path / "vosflow-gpu-1.lock")
+
+    def while_it_waits(_: float) -> None:
+        free = gpu._try_lock(tmp_path / "vosflow-gpu-0.lock")
+        assert free is not None
+        os.close(free)
+        os.close(other)
+
+    monkeypatch.setattr(gpu.time, "sleep", while_it_waits)
+    with gpu.lease_device("cuda", 2, folder=tmp_path):
+        assert os.environ["CUDA_VISIBLE_DEVICES"] == "0,1"
+        assert all(gpu._try_lock(tmp_path / f"vosflow-gpu-{number}.lock") is None for number in (0, 1))
+
+
+def test_numbers_of_devices_are_those_of_nvidia_smi(two_gpus, monkeypatch, tmp_path):
+    monkeypatch.delenv("CUDA_DEVICE_ORDER", raising=False)
+    with gpu.lease_device("cuda", folder=tmp_path):
+        assert os.environ["CUDA_DEVICE_ORDER"] == "PCI_BUS_ID"
+    monkeypatch.setenv("CUDA_DEVICE_ORDER", "FASTEST_FIRST")  # who says so means it
+    with gpu.lease_device("cuda", folder=tmp_path):
+        assert os.environ["CUDA_DEVICE_ORDER"] == "FASTEST_FIRST"
 
 
 def test_a_killed_job_leaves_its_device_free(monkeypatch, tmp_path):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "7")
-    job = hold(tmp_path, "killed", 60)
-    deadline = time.monotonic() + 30
-    while not (tmp_path / "killed").exists():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-    job.kill()
-    job.wait()
+    with hold(tmp_path) as job:
+        assert job.stdout.readline().split() == [str(job.pid), "takes", "7"]
+        job.kill()
+        job.wait()
     with gpu.lease_device("cuda", folder=tmp_path) as device:
         assert device == "cuda"
 
@@ -176,7 +221,7 @@ def test_leases_survive_200_rounds_of_8_processes_and_crashes(two_gpus, tmp_path
         subprocess.Popen([sys.executable, "-c", STRESS, str(tmp_path), str(worker), "25"], cwd=HOUSE)
         for worker in range(8)
     ]
-    assert [worker.wait(120) for worker in workers] == [0] * 8, "a lease was lost"
+    assert [worker.wait(PATIENCE) for worker in workers] == [0] * 8, "a lease was lost"
     assert len(list(tmp_path.glob("round-*"))) == 200
     assert not list(tmp_path.glob("shared-*")), "a device had two holders"
 
@@ -186,14 +231,17 @@ def test_threads_are_limited_before_torch(monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "8")
     gpu.limit_cpu_threads(1)
     assert os.environ["OMP_NUM_THREADS"] == "1" and os.environ["OMP_WAIT_POLICY"] == "PASSIVE"
+    with pytest.raises(VosflowError, match="0 CPU threads"):
+        gpu.limit_cpu_threads(0)
 
 
 def test_a_process_ends_with_the_one_that_holds_its_devices():
     child = (
-        "import os, time; from vosflow.gpu import end_with_parent; end_with_parent(); print(os.getpid(), flush=True);"
+        "import time; from vosflow.gpu import end_with_parent; end_with_parent(); print('ready', flush=True);"
+        "time.sleep(60); print('it is still there')"
     )
-    start = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child + 'time.sleep(60)'!r}])"
+    start = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}])"
     with subprocess.Popen([sys.executable, "-c", start], cwd=HOUSE, stdout=subprocess.PIPE, text=True) as parent:
-        process = psutil.Process(int(parent.stdout.readline()))
+        assert parent.stdout.readline() == "ready\n"
         parent.kill()
-    process.wait(30)
+        assert parent.stdout.read() == "", "what the child has open is closed when it ends"

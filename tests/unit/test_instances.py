@@ -23,9 +23,11 @@ from vosflow.manifest import INSTANCES, ImageFolder, Manifest, VideoEntry, save_
 from vosflow.method import Method
 from vosflow.records import RunFolder, write_json
 from vosflow.report.filmstrips import make_filmstrips
+from vosflow.report.markdown import markdown
 from vosflow.report.page import render_page
 from vosflow.report.results import RunResult, load_runs
-from vosflow.report.tables import markdown, print_summary, summary_rows, write_summary
+from vosflow.report.tables import summary_rows, write_summary
+from vosflow.report.terminal import print_summary
 from vosflow.study import load_study
 from vosflow.submission.formats import FORMATS
 from vosflow.submission.pack import write_submission
@@ -254,7 +256,7 @@ def test_tables_and_page_of_instances(results, tmp_path, capsys):
     assert [row["headline"] for row in rows] == ["AR@100"] * 2 and rows[0]["J&F"] == "" and rows[0]["objects"] == "6"
     assert float(rows[0]["AR@100"]) == 1.0 > float(rows[1]["AR@100"])
     assert "**100.0**" in markdown(rows)
-    write_summary(rows, tmp_path / "s.csv", tmp_path / "s.md")
+    write_summary(rows, tmp_path / "s.csv")
     print_summary(tmp_path / "s.csv")
     assert "AR@100" in capsys.readouterr().out
     page = render_page(results, rows, title="uvo", filmstrips=2, published=())

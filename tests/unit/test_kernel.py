@@ -218,7 +218,7 @@ def test_machine_code_is_made_once(tmp_path: Path) -> None:
             env={**os.environ, "PYTHONPATH": "", "XDG_CACHE_HOME": str(tmp_path / "cache")},
             capture_output=True,
             text=True,
-            timeout=300,
+            timeout=1200,
         )
         assert done.returncode == 0, done.stderr
         had_to_compile.append(done.stdout.strip())
@@ -344,6 +344,6 @@ def test_the_kernel_stays_within_its_arrays() -> None:
         env={**os.environ, "NUMBA_DISABLE_JIT": "1"},
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=1200,
     )
     assert done.returncode == 0, done.stderr

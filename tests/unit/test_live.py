@@ -176,7 +176,7 @@ def test_the_engine_shows_every_frame_once_it_is_written(tmp_path: Path) -> None
 
 def script(name: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, str(ROOT / "scripts" / name), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=1200)
 
 
 def test_scripts_write_the_same_files(tmp_path: Path) -> None:

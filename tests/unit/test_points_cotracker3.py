@@ -81,7 +81,7 @@ def test_points_of_a_call_influence_each_other(tmp_path):
     clip, tracker = Clip.of_array(plain.moving_squares(4, 48, 80)), load(tmp_path)
     early = LATE * np.float32([0, 1, 1])
     together, apart = tracker.track(clip, early, None), tracker.track(clip, early[:2], None)
-    assert CoTracker3.joint and np.abs(together.positions[:, :2] - apart.positions).max() > 1e-3
+    assert np.abs(together.positions[:, :2] - apart.positions).max() > 1e-3
 
 
 def test_one_frame_and_no_points(tmp_path):

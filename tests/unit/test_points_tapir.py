@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -128,6 +129,36 @@ def test_features_are_computed_once_per_frame(files, tmp_path):
     assert again.positions.tobytes() == tracks.positions.tobytes()
     without = make(files[0]).track(clip, queries, Artefacts())
     assert without.positions.tobytes() == tracks.positions.tobytes()
+
+
+def test_groups_and_windows_share_features_without_a_cache(files):
+    """Each frame is encoded once, and what is shared has the bits of what is computed."""
+    tracker, alone, clip = make(files[0]), make(files[0]), Clip.of_array(moving_texture(3))
+    encode, encoded = tracker._network.encode, []
+    tracker._network.encode = lambda frame: encoded.append(len(frame)) or encode(frame)
+    for start, queries in ((0, QUERIES[:1]), (0, QUERIES[:1] + 1), (1, QUERIES[:1])):
+        part = clip.part(start, start + 2)
+        shared = tracker.track(part, queries, Artefacts())
+        alone._digests = []
+        computed = alone.track(part, queries, Artefacts())
+        assert shared.positions.tobytes() == computed.positions.tobytes()
+        assert np.array_equal(shared.visible, computed.visible)
+    assert encoded == [1] * 3
+
+
+def test_features_of_another_clip_are_let_go_first(files, monkeypatch):
+    """Those of two long clips may be more than a GPU holds."""
+    tracker, clip = make(files[0]), Clip.of_array(moving_texture(3))
+    tracker.track(clip.part(0, 2), QUERIES[:1], Artefacts())
+    (held, _), encode = map(weakref.ref, tracker._features), Tapir._encode_frame
+    alive = []
+    monkeypatch.setattr(
+        Tapir, "_encode_frame", lambda self, *given: alive.append(held() is not None) or encode(self, *given)
+    )
+    tracker.track(clip.part(1, 3), QUERIES[:1], Artefacts())
+    (held, _) = map(weakref.ref, tracker._features)
+    tracker.track(clip.part(0, 1), QUERIES[:1], Artefacts())
+    assert alive == [True, False]
 
 
 @torch.no_grad()

@@ -10,7 +10,6 @@ import sys
 import time
 from pathlib import Path
 
-import psutil
 import pytest
 
 from vosflow.evaluation.processes import WorkerDied, in_processes
@@ -19,14 +18,18 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def work(task: object) -> object:
+    """What the task says; "wait" tells that it has begun and lasts as long as the process that wants its result."""
     if task == "fail":
         raise ValueError("this task fails")
     if task == "lose the connection":
         raise ConnectionResetError("of the task's own")
     if task == "die":
         os.kill(os.getpid(), signal.SIGKILL)
-    if task in ("wait", "nap"):
-        time.sleep(600 if task == "wait" else 1)
+    if task == "wait":
+        parent = os.getppid()
+        os.write(1, b"begun\n")  # in one piece, as another process tells the same
+        while os.getppid() == parent:
+            time.sleep(0.02)
     return os.getpid() if task == "who" else task
 
 
@@ -58,10 +61,8 @@ def test_no_more_processes_than_tasks() -> None:
 
 @pytest.mark.parametrize("task, error", [("fail", ValueError), ("lose the connection", ConnectionResetError)])
 def test_an_error_ends_all_at_once(task: str, error: type[Exception]) -> None:
-    started = time.monotonic()
     with pytest.raises(error):
         list(in_processes(work, {"waits": "wait", "bad": task}, workers=2))
-    assert time.monotonic() - started < 300
     assert no_child_is_left()
 
 
@@ -99,14 +100,14 @@ from tests.unit.test_processes import work
 from vosflow.evaluation.processes import in_processes
 if __name__ == "__main__":
     for name, _ in in_processes(work, {"a": 1, "b": "wait", "c": "wait"}, workers=2):
-        print(name, flush=True)
+        pass
 """
 
 
 @pytest.mark.parametrize("number, leaves", [(signal.SIGINT, "KeyboardInterrupt"), (signal.SIGKILL, "")])
 def test_workers_end_with_their_parent(tmp_path: Path, number: int, leaves: str) -> None:
     """Ctrl-C goes to the whole group of processes; SIGKILL to the parent alone, whose workers finish and see it."""
-    (tmp_path / "main.py").write_text(MAIN if number == signal.SIGINT else MAIN.replace("wait", "nap"))
+    (tmp_path / "main.py").write_text(MAIN)
     parent = subprocess.Popen(
         [sys.executable, str(tmp_path / "main.py")],
         env={**os.environ, "PYTHONPATH": str(ROOT)},
@@ -115,12 +116,11 @@ def test_workers_end_with_their_parent(tmp_path: Path, number: int, leaves: str)
         text=True,
         start_new_session=True,
     )
-    assert parent.stdout.readline() in ("a\n", "b\n")
-    children = psutil.Process(parent.pid).children(recursive=True)
+    assert [parent.stdout.readline() for _ in range(2)] == ["begun\n"] * 2  # both workers are in the middle of a task
     if number == signal.SIGINT:
         os.killpg(parent.pid, signal.SIGINT)
     else:
         os.kill(parent.pid, signal.SIGKILL)
-    errors = parent.communicate(timeout=120)[1]
+    _, errors = parent.communicate(timeout=600)  # until the last one that could tell anything has ended
+    assert parent.returncode == -number
     assert leaves in errors and errors.count("Traceback") == (number == signal.SIGINT)  # workers say nothing
-    assert psutil.wait_procs(children, timeout=120)[1] == []

@@ -175,6 +175,19 @@ def test_frames_that_nobody_wants_are_left_out(prompts, required, clip, checkpoi
     assert len(run(checkpoint, video, settings)) == len(everything)
 
 
+def test_nothing_is_remembered_that_nobody_reads(clip, checkpoint, monkeypatch):
+    """Frame 4 would be remembered, were masks wanted after it."""
+    remembered = []
+    remember = Tracking._remember
+    monkeypatch.setattr(
+        Tracking, "_remember", lambda self, *of_frame: remembered.append(1) or remember(self, *of_frame)
+    )
+    video = video_of(clip)
+    video.required = ("00004",)
+    assert [index for index, *_ in run(checkpoint, video, Settings(frames="required", **SMALL))] == [4]
+    assert len(remembered) == 2  # frames 0 and 2
+
+
 @pytest.mark.parametrize(
     "computing",
     [Computing("cpu", objects_at_once=8), Computing("cpu", frames_at_once=4), Computing("cpu", "float32", 2, 3, True)],
@@ -256,6 +269,19 @@ def test_youtube_counts_from_the_last_frame_that_was_remembered_or_given():
 @given(st.integers(1, 30), st.integers(1, 6))
 def test_with_all_objects_on_the_first_frame_policies_agree(frames, mem_every):
     assert davis_steps(prompts_on(0), frames, mem_every) == youtube_steps(prompts_on(0), frames, mem_every)
+
+
+@given(st.data(), st.integers(1, 30), st.integers(1, 6))
+def test_youtube_goes_from_one_prompt_to_the_next(data, frames, mem_every):
+    """As the authors' loop does, which ends at each frame with prompts, then remembers that, and counts anew."""
+    starts = sorted(data.draw(st.sets(st.integers(0, frames - 1), min_size=1, max_size=4)))
+    remembered = set(starts[1:]) - {frames - 1}
+    for start, end in zip(starts, [*starts[1:], frames - 1], strict=True):
+        remembered.update(range(start + mem_every, end, mem_every))
+    steps = youtube_steps(prompts_on(*starts), frames, mem_every)
+    assert [step.index for step in steps] == list(range(starts[0], frames))
+    assert {step.index for step in steps if step.remembers} == remembered
+    assert [step.index for step in steps if step.prompts] == starts
 
 
 def test_the_davis_policy_refuses_objects_that_come_later(clip, checkpoint):

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vosflow.datasets.demo import FRAMES, HEIGHT, KINDS, WIDTH, make_scene, render
+from vosflow.datasets.demo_drawing import FRAMES, HEIGHT, WIDTH, render
+from vosflow.datasets.demo_scenes import KINDS, make_scene
 from vosflow.errors import DiskError
 from vosflow.training.rde import demo_sets
 from vosflow.training.rde.demo_sets import SIDE, SLOWER, write_demo_sets

@@ -56,7 +56,9 @@ def test_what_is_practical_does_not_decide_weights():
     settings = stage_settings(2)
     assert settings.deciding == stage_settings(2, workers=3, save_every=7, threads=2, skip_unreadable=True).deciding
     assert settings.deciding != stage_settings(2, seed=1).deciding
-    assert {**settings.deciding, **settings.practical} == settings.model_dump(mode="json")
+    assert {**settings.deciding, **settings.practical} == {**settings.model_dump(mode="json"), "clips": settings.clips}
+    shared = [stage_settings(2, processes=n, batch_size=b).deciding for n, b in ((2, 8), (4, 4), (4, 8))]
+    assert shared[0] == shared[1] != shared[2], "the same clips may be shared out anew"
 
 
 def test_schedules_of_stage_2():

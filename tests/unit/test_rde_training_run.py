@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import multiprocessing
 import os
@@ -19,7 +18,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from tests.unit import tiny_rde
-from tests.unit.tiny_rde import make_training_videos, stage_plan
+from tests.unit.tiny_rde import curve, make_still_images, make_training_videos, stage_plan
 from vosflow import digest
 from vosflow.config import parse_config
 from vosflow.errors import VosflowError, run_command
@@ -27,31 +26,23 @@ from vosflow.report.training import load_stages, training_sections
 from vosflow.study import Study
 from vosflow.trackers.base import Checkpoint
 from vosflow.trackers.rde.checkpoint import build_network
+from vosflow.training.forecast import forecast_trainings
 from vosflow.training.planning import find_trained, plan_trainings, read_plan, stage_variables
 from vosflow.training.rde import trainer
 from vosflow.training.rde.run import train_alone
 from vosflow.training.rde.samples import Samples
+from vosflow.training.rde.saving import CURVES, SAMPLES, WEIGHTS, WORK
 from vosflow.training.rde.sets import read_set
 from vosflow.training.rde.settings import PRESETS, SETS, StageSettings
 from vosflow.training.rde.stage import SetFolder, StagePlan
 from vosflow.training.rde.telling import Telling
-from vosflow.training.rde.trainer import CURVES, SAMPLES, WEIGHTS, WORK, Group, StageTraining
+from vosflow.training.rde.trainer import Group, StageTraining
 
+CALIBRATION = trainer.CALIBRATION
 HOUSE = Path(__file__).resolve().parents[2]
 sets = tiny_rde.sets
-
-
-@pytest.fixture(scope="module", autouse=True)
-def denormal_numbers():
-    """Training flushes them to zero, for all of the process: other tests count on them."""
-    yield
-    torch.set_flush_denormal(False)
-
-
-def curve(folder: Path) -> list[dict[str, str]]:
-    """The rows of curves.csv, without what differs each time."""
-    with open(folder / CURVES, newline="") as file:
-        return [{key: value for key, value in row.items() if key != "seconds"} for row in csv.DictReader(file)]
+denormal_numbers = tiny_rde.denormal_numbers
+short_calibration = tiny_rde.short_calibration
 
 
 @pytest.fixture(scope="module")
@@ -162,24 +153,25 @@ def test_the_next_stage_takes_up_the_weights_and_the_tracker_takes_those(sets, s
 
 
 def test_what_is_on_the_page(stage0, tmp_path):
-    place = tmp_path / "mine" / "stage0-0123abcd"
+    place = tmp_path / "rde" / "stage0-0123abcd"
     place.parent.mkdir()
     place.symlink_to(stage0)
-    (section,) = training_sections(load_stages([place / CURVES]))
+    (section, other) = training_sections(load_stages([("mine", place / CURVES), ("other", place / CURVES)]))
+    assert other["rows"][0] == ["other.stage0", *section["rows"][0][1:]]
     rows = curve(stage0)
     before, after = (f"{100 * float(rows[i]['held_out_J']):.1f}" for i in (0, -1))
     assert section["name"] == "mine" and section["rows"][0][:2] == ["mine.stage0", "6"]
     assert section["rows"][0][4:6] == [before, after]
     assert "<svg" in section["curves"] and section["samples"][0][1].startswith("data:image/png;base64,")
     assert section["columns"][4] == "J of held-out clips, before" and section["measured"]
-    (stage,) = load_stages([place / CURVES])
+    (stage,) = load_stages([("mine", place / CURVES)])
     unmeasured = [{key: value for key, value in row.items() if key != "held_out_J"} for row in stage.rows]
     (section,) = training_sections([replace(stage, rows=unmeasured)])
     assert not any("held-out" in column or column == "after" for column in section["columns"])
     assert len(section["rows"][0]) == len(section["columns"]) and not section["measured"]
     (place / CURVES).write_text("nothing")
     with pytest.raises(VosflowError, match="not readable as the curves of a training"):
-        load_stages([place / CURVES])
+        load_stages([("mine", place / CURVES)])
 
 
 def test_work_files_of_other_plans_and_damaged_ones_are_refused(sets, tmp_path):
@@ -196,8 +188,11 @@ def test_a_loss_that_is_not_finite_ends_the_stage(sets, tmp_path):
     training = StageTraining(stage_plan(sets, 0), tmp_path)
     with torch.no_grad():
         training.step.network.decoder.pred.weight.fill_(torch.nan)
-    with pytest.raises(VosflowError, match="the loss is nan in iteration 0"):
-        training.update(next(iter(training._batches(1))))
+    batch = next(iter(training._batches(1)))
+    for _ in range(5):
+        assert training.update(batch)["skipped"] == 1
+    with pytest.raises(VosflowError, match="the loss is nan in iteration 5"):
+        training.update(batch)
 
 
 def test_an_unreadable_image_ends_the_stage_with_its_path(sets, tmp_path):
@@ -222,9 +217,17 @@ def test_held_out_images_that_are_all_skipped_leave_a_stage_without_j(sets, tmp_
 
 
 def train_one_of_two(rank: int, plan: StagePlan, folder: Path) -> None:
-    """A process of two, of which the second finds no third batch. What they compute does not matter."""
+    """A process of two, of which the second finds no third batch. What they compute does not matter.
+
+    Before, it sees another training set, as on a node with another disk.
+    """
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
+    if rank == 1:
+        make_still_images(folder / "other", each=2)
+    seen = replace(plan, sets=(SetFolder("static", str(folder / "other")),)) if rank == 1 else plan
+    with pytest.raises(VosflowError, match="static is .*'images': 6.* in number 0, .*'images': 12.* in number 1"):
+        StageTraining(seen, folder, Group(rank, 2))
     training = StageTraining(plan, folder, Group(rank, 2))
     error = VosflowError("the image cannot be read", path="0.jpg")
     batches = [*list(training._batches(2)), error if rank == 1 else next(training._batches(1))]
@@ -240,14 +243,15 @@ def test_an_error_of_one_process_ends_all_after_the_first_has_saved(sets, tmp_pa
     for process in both:
         process.start()
     for process in both:
-        process.join(60)
+        process.join(600)
         process.kill()
     assert [process.exitcode for process in both] == [1, 1]
     assert torch.load(tmp_path / WORK, weights_only=True)["iteration"] == 2
 
 
-def test_two_processes_train_as_one_with_their_batches(sets, tmp_path):
-    """By torchrun, over gloo. Gradients are means over both, so the weights are those of one with twice the batch."""
+def test_two_processes_train_as_one_with_their_batches(sets, tmp_path, monkeypatch):
+    """Over gloo. Gradients are means over both, so the weights are those of one with twice the batch."""
+    monkeypatch.setattr(trainer, "CALIBRATION", CALIBRATION)  # as in the other processes
     together = stage_plan(sets, 0, iterations=2, processes=2, batch_size=1, held_out=0, clip_gradient=None)
     command = [sys.executable, str(HOUSE / "scripts/train_rde.py"), "--plan", json.dumps(together.as_data())]
     answer = subprocess.run(
@@ -270,8 +274,9 @@ def test_two_processes_train_as_one_with_their_batches(sets, tmp_path):
         StageTraining(together, tmp_path / "two", Group())
 
 
-def test_stages_of_full_size(sets, tmp_path):
+def test_stages_of_full_size(sets, tmp_path, monkeypatch):
     """Two iterations of each, with the authors' rates and losses, but small crops and an SAM that begins calmly."""
+    monkeypatch.setattr(trainer, "CALIBRATION", CALIBRATION)  # with less of it values blow up also so
     for stage, before in ((0, None), (1, 0), (2, 1), (3, 0)):
         previous = None if before is None else str(tmp_path / f"{before}.safetensors")
         values = {"batch_size": 1, "crop": 32, "processes": 1, "workers": 0, "compression": "average"}
@@ -306,7 +311,7 @@ def test_stages_are_a_chain_and_runs_wait_for_theirs():
     assert [job.id for job in jobs] == ["mine.stage0", "mine.stage1", "mine.stage2"]
     assert jobs[1].plan.previous == jobs[0].weights and jobs[0].weights in jobs[1].inputs
     assert [run.checkpoint_inputs for run in study.runs] == [[jobs[2].weights], [jobs[1].weights]]
-    assert jobs[0].gpus == 0 and study.training_pattern(gpus=False) == "mine"
+    assert jobs[0].gpus == 0 and study.stage_pattern(gpus=False) == "0|1|2" and study.stage_pattern(gpus=True) == "(?!)"
     assert not any("training" in file for file in study.checkpoint_files)
 
 
@@ -358,17 +363,35 @@ def test_what_decides_no_weights_reaches_the_job_past_its_plan():
     told = stage_variables("cpu", [other])
     assert told["VOSFLOW_TRAINING_DEVICE"] == "cpu"
     assert read_plan(json.dumps(other.plan.deciding()), told[other.variable]) == other.plan
+    assert read_plan(json.dumps(other.plan.as_data())) == other.plan
     assert first.mem_mb == 14_000 and other.mem_mb == 22_000  # for two processes
 
 
-def test_trainings_that_share_a_stage_keep_what_decides_no_weights():
-    given = config(settings={"workers": 1})
+def test_stages_that_trainings_have_in_common_are_trained_once():
+    given = config("mine.stage1", "other.one.stage1", "other.one", settings={"workers": 1})
     given["training"]["other.one"] = {**given["training"]["mine"], "preset": "released", "settings": {"workers": 5}}
-    jobs = plan_trainings(parse_config(given))
-    assert [a.made == b.made for a, b in zip(jobs[:3], jobs[3:], strict=True)] == [True, True, False]
+    study = Study(parse_config(given))
+    jobs = study.trainings
+    assert [a.folder == b.folder for a, b in zip(jobs[:3], jobs[3:], strict=True)] == [True, True, False]
+    assert [run.checkpoint_inputs for run in study.runs] == [[jobs[n].weights] for n in (1, 1, 5)]
+    assert jobs[5].plan.previous == jobs[1].weights
     told = stage_variables("cpu", jobs)
-    assert [json.loads(told[job.variable])["workers"] for job in jobs] == [1] * 3 + [5] * 3
+    plans = [read_plan(json.dumps(job.plan.deciding()), told[job.variable]) for job in jobs]
+    assert [plan.settings.workers for plan in plans] == [1] * 5 + [5], "the first one's counts"
+    assert plans[4].names == ("mine.stage1", "other.one.stage1") and plans[5].names == ("other.one.stage2",)
+    assert [line.partition(": ")[2][:12] for line in forecast_trainings(jobs)][3:5] == ["the same as "] * 2
     assert all(name.isidentifier() for name in told)
+
+
+def test_a_stage_is_the_same_under_another_name_and_alone():
+    given = config()
+    given["training"]["released"] = {**given["training"]["mine"], "preset": "released"}
+    both = plan_trainings(parse_config(given))
+    del given["training"]["mine"]
+    assert [job.folder for job in plan_trainings(parse_config(given))] == [job.folder for job in both[3:]]
+
+
+PLAN = '{"stage": 0, "sets": [], "settings": {"iterations": 1, "learning_rate": 1, "clips": 4}}'
 
 
 @pytest.mark.parametrize(
@@ -376,9 +399,10 @@ def test_trainings_that_share_a_stage_keep_what_decides_no_weights():
     [
         ("nowhere.json", "{}", "nowhere.json, --practical: not the plan of a stage .FileNotFoundError"),
         ('{"stage": 0', "{}", "--plan, --practical: not the plan of a stage .JSONDecodeError"),
-        ("{}", "", "(?s)--practical: not the plan of a stage .JSONDecodeError.*by hand leave out --practical"),
-        ('{"stage": 0}', "{}", "not the plan of a stage .KeyError: 'sets'"),
-        ('{"sets": [], "settings": {"iterations": 1, "learning_rate": 1}}', '{"workrs": 1}', "did you mean 'workers'"),
+        ("{}", "", "(?s)--practical: not the plan of a stage .JSONDecodeError.*name that file, without --practical"),
+        ('{"stage": 0}', None, "not the plan of a stage .KeyError: 'deciding'"),
+        (PLAN, '{"settings": {"workrs": 1}}', "did you mean 'workers'"),
+        (PLAN, '{"settings": {"batch_size": 3, "processes": 2}}', "are 6 clips in an iteration, and .* with 4"),
     ],
 )
 def test_plans_by_hand_that_are_none(plan, practical, problem):
@@ -389,9 +413,9 @@ def test_plans_by_hand_that_are_none(plan, practical, problem):
 def test_a_job_of_an_edited_training_is_refused():
     study = Study(parse_config(config()))
     job = study.trainings[0]
-    assert study.stage("mine", "0", job.made) is not None
-    with pytest.raises(VosflowError, match="edited after its jobs were planned"):
-        study.stage("mine", "0", "00000000")
+    assert study.stage("0", job.made) is job
+    with pytest.raises(VosflowError, match="mine.stage0: .* edited after its jobs were planned"):
+        study.stage("0", "00000000")
 
 
 def test_full_size_asks_for_gpus_imagenet_and_the_catalogs_sets():

@@ -24,7 +24,7 @@ from vosflow.errors import VosflowError
 from vosflow.masks import read_label_map
 from vosflow.method import Method
 from vosflow.report import published
-from vosflow.report.results import non_default_settings
+from vosflow.report.results import non_default_settings, written_settings
 from vosflow.trackers.base import Checkpoint
 from vosflow.trackers.rde import RdeTracker, Settings
 from vosflow.trackers.rde.checkpoint import build_network
@@ -85,6 +85,8 @@ def spoil(weights: dict[str, Tensor], how: str) -> object:
         "another shape": {**weights, name: weights[name][:, :1]},
         "SE blocks": {**weights, "mem_compress.key_encoder.se.0.weight": torch.zeros(1)},
         "another network": {"trunk.weight": torch.zeros(1)},
+        "keys are a number": {**weights, "key_proj.key_proj.weight": torch.tensor(3.0)},
+        "not finite": {**weights, name: weights[name] / 0},
         "no state dict": {"it": 3, "network": [1, 2]},
     }[how]
 
@@ -95,7 +97,9 @@ def spoil(weights: dict[str, Tensor], how: str) -> object:
         ("one of SAM is missing", "1 missing: mem_compress.value_encoder.non_local.W.weight"),
         ("another shape", "1 of another shape: mem_compress.value_encoder.non_local.W.weight"),
         ("SE blocks", "1 unexpected: mem_compress.key_encoder.se.0.weight"),
-        ("another network", "no value_encoder.conv1.weight"),
+        ("another network", "no usable value_encoder.conv1.weight"),
+        ("keys are a number", "no usable key_proj.key_proj.weight"),
+        ("not finite", "no finite numbers .mem_compress.value_encoder.non_local.W.weight"),
         ("no state dict", "does not hold a state dict"),
     ],
 )
@@ -131,6 +135,11 @@ def test_presets_are_the_commands_of_the_authors():
     assert Settings() == Settings(preset="davis2017").model_copy(update={"preset": None}) and Settings().notes() == []
     assert "but top_k=50" in Settings(preset="davis2016", top_k=50).notes()[0]
     assert "but" not in Settings(preset="davis2016", top_k=40).notes()[0]
+
+
+@pytest.mark.parametrize("given", [{}, {"preset": "davis2016"}, {"preset": "youtubevos2019", "top_k": 40}])
+def test_tables_name_the_preset_and_what_is_not_of_it(given):
+    assert written_settings("rde", Settings(**given).model_dump(mode="json")) == given
 
 
 @pytest.mark.parametrize("wrong", [{"preset": "davis"}, {"mode": "exact"}, {"mem_every": 0}, {"top_k": 2.5}])
@@ -184,7 +193,8 @@ def test_published_numbers_are_of_the_authors_memory_mode(monkeypatch):
         assert set(values) == {84.2, 82.1} and all("82.1" in c.row.note for c in values.values())
         found = [c for c in comparisons("rde_s012", **chosen) if c.row.metric == "J&F"]
         assert [(c.row.value, bool(c.reasons)) for c in found] == [(86.1, False), (85.7, True)]
-    assert all(c.reasons == ("other settings: mode=gt-compress",) for c in comparisons("rde_s03", mode="gt-compress"))
+    other = ("other settings here: mode=gt-compress (published: default)",)
+    assert all(c.reasons == other for c in comparisons("rde_s03", mode="gt-compress"))
 
 
 def test_what_servers_gave_the_authors_stands_beside_submissions(monkeypatch):
@@ -201,7 +211,7 @@ def test_what_servers_gave_the_authors_stands_beside_submissions(monkeypatch):
     assert youtube["J-unseen", 78.0] == [] and youtube["G", 81.9] == ["other weights: trained without BL30K"]
     assert found("rde_s012_yv", "youtubevos2019/valid", None, **preset) == youtube
     other = found("rde_s012_yv", "youtubevos2019/valid", None, **{**preset, "top_k": 40})
-    assert other["G", 83.3] == ["other settings: top_k=default"]
+    assert other["G", 83.3] == ["other settings here: top_k=default (published: 20)"]
     assert found("rde_s012", "davis2017/val", {"J&F-Mean": 0.8}) == {}
 
 
@@ -232,7 +242,7 @@ def test_track_by_hand(clip, checkpoint, tmp_path):
     command = [sys.executable, str(TRACK), "--tracker", "rde", "--checkpoint", str(checkpoint.path), "--device", "cpu"]
     command += ["--base_video_dir", str(clip / "frames"), "--input_mask_dir", str(clip / "together")]
     command += ["--output_mask_dir", str(tmp_path / "masks")]
-    command += ["--set", "preset=davis2017", "--set", "mode=gt-compress", "--set", "mem_every=2", "--set", "top_k=7"]
+    command += ["--set", "preset=davis2017", "--set", "mode=gt-compress", "mem_every=2", "top_k=7"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "preset davis2017" in done.stderr and "mode=gt-compress" in done.stderr

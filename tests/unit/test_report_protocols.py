@@ -9,13 +9,15 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from tests.unit.test_report import make_dataset, make_run, moving_squares, shifted
+from tests.unit.report_folder import make_dataset, make_run, moving_squares, shifted
 from vosflow.evaluation.run import evaluate_run
 from vosflow.manifest import LABEL_MAPS, PER_OBJECT, Manifest, save_manifest
 from vosflow.report import tables
 from vosflow.report.filmstrips import make_filmstrips
+from vosflow.report.markdown import markdown
 from vosflow.report.page import render_page
 from vosflow.report.results import RunResult, load_runs, main_runs
+from vosflow.report.terminal import print_summary
 
 
 def scored_dataset(root: Path, protocol: str) -> list[Path]:
@@ -62,25 +64,25 @@ def test_rows_hold_what_each_protocol_adds_and_nothing_where_it_does_not(runs) -
 
 def test_summary_files(runs, tmp_path: Path) -> None:
     rows = tables.summary_rows(runs)
-    tables.write_summary(rows, tmp_path / "summary.csv", tmp_path / "summary.md")
+    tables.write_summary(rows, tmp_path / "summary.csv")
     assert tables.read_summary(tmp_path / "summary.csv") == rows
-    header, *lines = (tmp_path / "summary.md").read_text().splitlines()
-    headings = [cell.strip() for cell in header.strip("|").split("|")]
-    assert headings.index("F-Decay") < headings.index("J&F-dot") < headings.index("Frames/s")
-    bold = {}
-    for line in lines:
+    headings, bold, dataset = {}, {}, ""
+    for line in markdown(rows).splitlines():
         cells = [cell.strip() for cell in line.strip("|").split("|")]
-        for heading, cell in zip(headings, cells, strict=False):
-            if cell.startswith("**"):
-                bold[cells[0]] = heading
+        dataset = line.removeprefix("### ") if line.startswith("### ") else dataset
+        headings |= {dataset: cells} if cells[0] == "Run" else {}
+        bold.update((dataset, headings[dataset][n]) for n, cell in enumerate(cells) if cell.startswith("**"))
     assert bold == {"davis2017/val": "J&F", "mosev2/val": "J&F-dot", "sav/val": "J&F"}  # lvos has no number to compare
+    assert {dataset: names[2] for dataset, names in headings.items()} == {**bold, "lvos/val": "J&F"}  # the main score
+    assert "J-Recall" in headings["davis2017/val"] and "J-Recall" not in headings["sav/val"]
+    assert "V-seen" in headings["lvos/val"] and "V-seen" not in headings["mosev2/val"]
 
 
 def test_notes_of_the_protocol_stand_with_the_numbers(runs) -> None:
     rows = tables.summary_rows(runs)
     assert any("+1" in note for note in json.loads(of(rows, "mosev2")["notes"]))
     assert json.loads(of(rows, "davis2017")["notes"]) == []
-    assert "The SA-V evaluator counts an object only from its first sight" in tables.markdown(rows)
+    assert "The SA-V evaluator counts an object only from its first sight" in markdown(rows)
 
 
 def test_columns_that_no_run_has_are_not_shown(runs) -> None:
@@ -91,8 +93,8 @@ def test_columns_that_no_run_has_are_not_shown(runs) -> None:
 
 
 def test_terminal_shows_the_main_score_first(runs, tmp_path: Path, capsys) -> None:
-    tables.write_summary(tables.summary_rows(runs), tmp_path / "summary.csv", tmp_path / "summary.md")
-    tables.print_summary(tmp_path / "summary.csv", Console(width=80))
+    tables.write_summary(tables.summary_rows(runs), tmp_path / "summary.csv")
+    print_summary(tmp_path / "summary.csv", Console(width=80))
     text = capsys.readouterr().out
     title = text.index("mosev2/val")
     assert text[title:].split("\n")[2].split()[:5] == ["Run", "J&F-dot", "J&F", "J", "F"]

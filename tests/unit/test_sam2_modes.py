@@ -16,10 +16,10 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 from tests.unit.clips import moving_boxes, save_label_map
-from tests.unit.test_engine import all_bytes
 from tests.unit.test_sam2 import authors, checkpoint, run
 from tests.unit.threads import one_thread
 from tests.unit.tiny_sam2 import FRAMES, clip, video_of
+from tests.unit.toy_tracker import all_bytes
 from vosflow import mask_writer
 from vosflow.ahead import Behind
 from vosflow.datasets.folder import folder_manifest

@@ -271,7 +271,6 @@ class Drifting:
     """Points that drift down."""
     Settings = Settings
     weights = {}
-    joint = False
 
     def __init__(self, settings, checkpoints, device):
         self.settings = settings

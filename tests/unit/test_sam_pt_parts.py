@@ -314,6 +314,7 @@ def test_each_sam_can_be_planned(sam):
         ({"point_tracker_settings": {"strid": 4}}, "did you mean 'stride'"),
         ({"reinit_horizon": 9}, "must not be less than reinit_horizon"),
         ({"patch_size": 4}, "patch_size must be odd"),
+        ({"use_point_reinit": "false"}, "use_point_reinit"),  # a text that is true, and would choose 72 negative points
         ({"preset": "papers"}, "Input should be 'paper' or 'head'"),
         ({"positive_points": 3}, "did you mean 'positive_points_per_mask'"),
     ],

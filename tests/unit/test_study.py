@@ -200,6 +200,39 @@ def test_runs_in_the_same_folder_are_refused():
         plan({"dataset": "demo/val", "tracker": "flow"}, {"dataset": "demo/val", "tracker": "flow"})
 
 
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"tracker": "flwo"}, ["study.yaml: runs.1: unknown tracker 'flwo'"]),
+        ({"settings": {"speed": 1}}, ["study.yaml: runs.1: settings of tracker flow: not valid"]),
+        ({"dataset": "davis2017"}, ["study.yaml: runs.1: dataset: 'davis2017' is not a dataset split"]),
+        ({"tracker": "sam2"}, ["study.yaml: runs.1: checkpoint: tracker sam2 needs a checkpoint"]),
+        ({"name": "first"}, ["study.yaml: runs: several runs", "demo-val/first"]),
+    ],
+)
+def test_mistakes_name_the_file_and_the_line_of_runs(wrong, words):
+    line = {"dataset": "demo/val", "tracker": "flow"}
+    with pytest.raises(VosflowError) as caught:
+        load_study({"runs": [{**line, "name": "first"}, {**line, **wrong}]}, "study.yaml")
+    assert all(word in str(caught.value) for word in words)
+
+
+def test_weights_of_stage_0_in_a_mode_with_sam_are_refused_before_they_are_trained():
+    training = {"t": {"method": "rde", "stages": [0], "data": {"static": "demo"}}}
+    line = {"dataset": "demo/val", "tracker": "rde", "checkpoint": "t.stage0"}
+    assert plan({**line, "settings": {"mode": "stm"}}, training=training).runs
+    with pytest.raises(VosflowError, match=r"checkpoint: the weights t.stage0 .* no SAM, which mode gt-compress needs"):
+        plan({**line, "settings": {"mode": ["stm", "gt-compress"]}}, training=training)
+
+
+def test_results_cannot_lie_below_a_file(tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    for folder in (tmp_path / "notes.txt", tmp_path / "notes.txt/results"):
+        data = {"runs": [{"dataset": "demo/val", "tracker": "flow"}], "paths": {"results": str(folder)}}
+        with pytest.raises(VosflowError, match="notes.txt: this is a file"):
+            review_results(load_study(data), announce=print)
+
+
 def test_missing_files_fail_at_planning(tmp_path):
     line = {"dataset": "davis2017/val", "tracker": "flow"}
     with pytest.raises(VosflowError, match="paths.datasets.davis2017"):

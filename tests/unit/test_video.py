@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from tests.unit.clips import HEIGHT, WIDTH, make_videos, moving_boxes, save_label_map
+from vosflow.datasets.frames import frame_size
 from vosflow.errors import VosflowError
 from vosflow.manifest import load_manifest, save_manifest
 from vosflow.mask_writer import VideoMaskWriter
@@ -73,6 +74,16 @@ def test_a_frame_of_another_size(manifest, tmp_path):
     Image.new("RGB", (10, 12)).save(tmp_path / "JPEGImages/480p/a/00001.jpg")
     message = refusal(lambda: Video.of(manifest, "a").read_frame(1))
     assert "10x12" in message and f"{WIDTH}x{HEIGHT}" in message
+
+
+def test_frames_of_16_bits_are_refused_not_shown_white(tmp_path):
+    rgb = np.full((HEIGHT, WIDTH, 3), 7, np.uint8)
+    for name, pixels in (("rgb", rgb), ("grey", rgb[..., 0]), ("deep", rgb[..., 0].astype(np.uint16) * 257)):
+        (tmp_path / name).mkdir()
+        Image.fromarray(pixels).save(tmp_path / name / "00000.png")
+    assert frame_size([tmp_path / "rgb/00000.png"], "v") == frame_size([tmp_path / "grey/00000.png"], "v")
+    message = refusal(lambda: frame_size([tmp_path / "deep/00000.png"], "v"))
+    assert "deep/00000.png" in message and "more than 8 bits" in message
 
 
 def test_a_mask_of_another_size(manifest, tmp_path):

@@ -4,6 +4,7 @@ are ragged, move, and depend on the memory, so that a slip in any step changes p
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from vosflow.datasets.folder import folder_manifest
 from vosflow.datasets.training_sets import FLAT_SETS
 from vosflow.trackers.base import Checkpoint
 from vosflow.trackers.rde.network import RdeNetwork
+from vosflow.training.rde.saving import CURVES
 from vosflow.training.rde.settings import PRESETS, StageSettings
 from vosflow.training.rde.stage import SetFolder, StagePlan
 from vosflow.video import Video
@@ -138,7 +140,28 @@ def stage_plan(sets: Path, stage: int, previous: str | None = None, **changes) -
     return StagePlan(stage, settings, 8, 16, (SetFolder(kind, str(sets / kind)),), previous)
 
 
+def curve(folder: Path) -> list[dict[str, str]]:
+    """The rows of curves.csv, without what differs each time."""
+    with open(folder / CURVES, newline="") as file:
+        return [{key: value for key, value in row.items() if key != "seconds"} for row in csv.DictReader(file)]
+
+
 # --- fixtures: a module has those that it gives a name in itself (clip = tiny_rde.clip)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def denormal_numbers():
+    """Training flushes them to zero, for all of the process: other tests count on them."""
+    yield
+    torch.set_flush_denormal(False)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def short_calibration():
+    """Of networks that begin at random, in this process: else most of the time of a short stage goes into it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("vosflow.training.rde.trainer.CALIBRATION", (1, 2))
+        yield
 
 
 @pytest.fixture(scope="module")

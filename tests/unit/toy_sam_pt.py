@@ -19,7 +19,6 @@ class ToyPoints:
         hides: int = 5
 
     weights = {"point_tracker": Part(network="pips", checkpoint="pips")}
-    joint = False
     calls = 0
 
     def __init__(self, settings, checkpoints, device):
@@ -57,6 +56,7 @@ class ToySam:
     image_size = 128  # twice the frame's side: boxes are in other coordinates than points
     calls = 0
     encoded = 0
+    asked = 0  # for proposals
 
     def __init__(self, checkpoints, device, precision):
         self.checkpoint = checkpoints["sam"]
@@ -99,6 +99,7 @@ class ToySam:
         return Decoded(logits if full_size else None, low_res, iou)
 
     def propose(self, frame, most):
+        type(self).asked += 1
         masks = [np.zeros(frame.shape[:2], bool) for _ in range(2)]
         masks[0][4:14, 5:20] = True
         masks[1][2:16, 3:24] = True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -17,10 +18,8 @@ from tests.workflow.prepared import HOUSE, run_snakemake
 COPIED = ("Snakefile", "rules", "scripts", "vosflow", "profiles", "envs", "slurm", "workstation")
 SNAKEMAKE = [sys.executable, "-m", "snakemake", "--cores", "2"]
 
-# A tracker as a user would write it in a repository of their own. It can be slowed down, to be killed in time.
+# A tracker as a user would write it in a repository of their own.
 OWN_TRACKER = '''
-import time
-
 import numpy as np
 
 from my_helper import moved
@@ -31,7 +30,6 @@ from vosflow.trackers.base import TrackerSettings
 class MySettings(TrackerSettings):
     shift: int = 0
     gain: float = 1.0
-    pause_seconds: float = 0.0
 
 
 class MyTracker:
@@ -51,7 +49,6 @@ class MyTracker:
         given = {prompt.object: video.read_prompt(prompt) for prompt in video.prompts}
         for index, name in enumerate(video.frame_names):
             video.read_frame(index)
-            time.sleep(self.settings.pause_seconds)
             masks = {k: moved(mask, self.settings.shift * index) for k, mask in given.items()}
             yield name, merge_objects(masks, video.height, video.width)
 '''
@@ -127,6 +124,48 @@ class Project:
         return {str(path.relative_to(top)): path.read_bytes() for path in sorted(top.rglob("*.png"))}
 
 
+class StagedProject(Project):
+    """A project with the tracker that waits, and tells how often it tracked which video; see tests/slurm/staged.py."""
+
+    stage: Path
+
+    @classmethod
+    def make(cls, folder: Path, videos: dict[str, int]) -> StagedProject:
+        project = super().make(folder, videos)
+        project.stage = folder / "stage"
+        project.stage.mkdir()
+        shutil.copy(HOUSE / "tests/slurm/staged.py", folder)
+        project.write_config({**DEFAULT_CONFIG, "runs": [STAGED_RUN]})
+        return project
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {**super().environment, "STAGE": str(self.stage)}
+
+    @property
+    def log(self) -> str:
+        """What it has printed since `start`."""
+        return (self.folder / "snakemake.log").read_text()
+
+    def start(self, *arguments: str, **environment: str) -> subprocess.Popen:
+        """Start Snakemake and let it run."""
+        with open(self.folder / "snakemake.log", "ab") as log:
+            return subprocess.Popen(
+                [*SNAKEMAKE, *arguments],
+                cwd=self.folder,
+                env={**self.environment, **environment},
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+
+    def told(self, event: str) -> list[dict[str, str]]:
+        """Where videos were started or finished, one by one."""
+        paths = self.stage.glob(f"*.{event}")
+        return [json.loads(line) for path in paths for line in path.read_text().splitlines()]
+
+
+STAGED_RUN = {"name": "staged", "dataset": "toy/val", "tracker": "staged:StagedTracker"}
 DEFAULT_CONFIG = {
     "runs": [
         {"dataset": "toy/val", "tracker": "static"},

@@ -222,15 +222,15 @@ def test_from_a_server_to_a_score(project, tmp_path):
     with loopback(tmp_path) as address:
         serve(project, archive, sha256=file_digest(archive), url=f"{address}/{archive.name}")
         project.write_config(DAVIS2017)
-        project.snakemake()
+        project.snakemake("summarize")
     fetched = project.folder / "data/downloads" / archive.name
     assert file_digest(fetched) == file_digest(archive)
     assert float(table(project)["davis2017/val"]["J&F"]) > 0
     before = fetched.stat().st_mtime_ns
-    project.snakemake("--forcerun", "fetch_archive")  # the server is gone: a download is never thrown away
+    project.snakemake("summarize", "--forcerun", "fetch_archive")  # the server is gone: a download is never thrown away
     assert fetched.stat().st_mtime_ns == before
     serve(project, archive, sha256="1" * 64)  # the catalog is corrected: what is there is checked again
-    answer = project.snakemake(check=False)
+    answer = project.snakemake("summarize", check=False)
     assert "the file that is already there is wrong" in answer.stdout and fetched.stat().st_mtime_ns == before
 
 
@@ -243,10 +243,10 @@ def test_an_archive_put_there_by_hand_is_checked(project, tmp_path):
     shutil.copy(archive, downloads)
     project.write_config(DAVIS2017)
     serve(project, archive, sha256="0" * 64)
-    answer = project.snakemake(check=False)
+    answer = project.snakemake("summarize", check=False)
     assert answer.returncode != 0 and "the file that is already there is wrong" in answer.stdout
     assert file_digest(archive) in answer.stdout and "0" * 64 in answer.stdout, "both hashes are told"
     assert (downloads / archive.name).exists()
     serve(project, archive, sha256=file_digest(archive))
-    project.snakemake()
+    project.snakemake("summarize")
     assert float(table(project)["davis2017/val"]["J&F"]) > 0

@@ -33,7 +33,7 @@ def test_imported_folder_is_tracked_and_scored(tmp_path):
     command = [sys.executable, "scripts/fetch.py", "--import", tmp_path / "mine", "--dataset", "davis2017"]
     done = subprocess.run(command, cwd=project.folder, env=project.environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    answer = project.snakemake()
+    answer = project.snakemake("score_all")
     assert "fetch_archive" not in answer.stdout and "extract_archive" not in answer.stdout
     assert (project.folder / "results/davis2017-val/static/global_results.csv").exists()
     place = project.folder / "data/datasets/davis2017/trainval-480p/DAVIS"

@@ -105,12 +105,12 @@ def test_another_run_reuses_artefacts_and_another_place_for_them_runs_nothing(pr
     )
     assert "Nothing to be done" in project.snakemake("-n").stdout
     project.write_config(config(uvo, [5, 2]))
-    told = project.snakemake().stdout
+    told = project.snakemake("score_all").stdout
     assert told.count("for non-commercial use only") >= 1
     record = json.loads((project.folder / "results/uvo-val/Boxes@boxes=2/run.json").read_text())
     assert record["totals"]["artefacts"] == {"brightness": {"made": 0, "reused": 2 * FRAMES}}
     results = project.folder / "results/uvo-val/Boxes@boxes=5/results.json"
     before = results.read_bytes()
     results.unlink()
-    project.snakemake()
+    project.snakemake("score_all")
     assert results.read_bytes() == before and not (project.folder / "elsewhere").exists()

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import csv
+import json
 import re
 
 import pytest
+import yaml
 
 from tests.unit.tiny_rde import make_still_images, make_training_videos
 from tests.workflow.project import DEFAULT_CONFIG, Project
@@ -42,7 +44,7 @@ def project(tmp_path_factory) -> Project:
 
 def test_a_run_tracks_with_weights_that_are_trained_here(project):
     for stage in ("0", "3"):
-        (weights,) = (project.folder / "data/training/tiny").glob(f"stage{stage}-*/weights.safetensors")
+        (weights,) = (project.folder / "data/training/rde").glob(f"stage{stage}-*/weights.safetensors")
         with open(weights.with_name("curves.csv"), newline="") as file:
             rows = list(csv.DictReader(file))
         assert [row["iteration"] for row in rows] == ["0", "2"]
@@ -69,14 +71,33 @@ def dry_run(project: Project, changed: dict[str, str], *arguments: str) -> str:
 def test_other_settings_of_a_stage_train_it_and_what_follows_again(project):
     answer = dry_run(project, {"  tiny:\n": "  tiny:\n    stage_settings:\n      3: {learning_rate: 0.001}\n"})
     outputs = [line for line in answer.splitlines() if "output:" in line]
-    assert any("data/training/tiny/stage3-" in line for line in outputs)
-    assert not any("data/training/tiny/stage0-" in line for line in outputs)
+    assert any("data/training/rde/stage3-" in line for line in outputs)
+    assert not any("data/training/rde/stage0-" in line for line in outputs)
     assert any("results/toy-val/mine/" in line for line in outputs)
+    assert (
+        "training tiny.stage3 begins anew" in answer and "learning_rate is 0.001 and was 2e-05. To use that" in answer
+    )
+
+
+def test_sets_that_moved_train_nothing_again_nor_does_a_stage_that_another_training_has(project):
+    other = yaml.safe_load((project.folder / "config.yaml").read_text())["training"]["tiny"]
+    other |= {"data": {name: f"moved/{name}" for name in other["data"]}, "stage_settings": {3: {"seed": 1}}}
+    changes = {"sets/": "moved/", "training:\n": f"training:\n  other: {json.dumps(other)}\n"}
+    (project.folder / "sets").rename(project.folder / "moved")
+    try:
+        answer = dry_run(project, changes)
+    finally:
+        (project.folder / "moved").rename(project.folder / "sets")
+    assert re.findall(r"output: data/training/rde/stage(\d)", answer) == ["3"]
+    assert "toy-val/mine" not in "".join(line for line in answer.splitlines() if "output:" in line)
+    (page,) = re.findall(r"input: (.*curves.*)", answer)
+    assert page.count("curves.csv") == 4, "of both trainings"
 
 
 def test_what_decides_no_weights_trains_nothing_again(project):
     practical = "hours: 9\n      save_every: 3\n      skip_unreadable: true\n      workers: 2"
-    assert "Nothing to be done" in dry_run(project, {"workers: 0": practical})
+    shared_out = {"batch_size: 2": "batch_size: 1", "processes: 1": "processes: 2"}
+    assert "Nothing to be done" in dry_run(project, {"workers: 0": practical, **shared_out})
     assert "train_rde" not in dry_run(project, {"device: cpu": "device: auto"})
 
 

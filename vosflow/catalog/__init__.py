@@ -370,7 +370,7 @@ def known(name: str, names: Iterable[str], what: str) -> str:
         return name
     near = difflib.get_close_matches(name, names, n=1)
     raise VosflowError(
-        f"unknown {what}: {name!r}",
+        f"unknown {what}: {name!r}" if name else f"no {what} is named",
         expected="one of " + ", ".join(names) if names else f"nothing: there is no {what}",
         remedy=f"did you mean {near[0]!r}?" if near else "correct the name; `scripts/fetch.py --list` shows all",
     )

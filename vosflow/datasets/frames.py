@@ -89,10 +89,17 @@ def image_size(path: Path) -> tuple[int, int]:
     """Height and width of an image in pixels, from its header.
 
     Raises:
-        VosflowError: the file is missing or has no readable header.
+        VosflowError: the file is missing, has no readable header, or is a grey image of more than 8 bits.
     """
     try:
         with Image.open(path) as image:
+            if image.mode.startswith(("I", "F")):  # as RGB they would be white
+                raise VosflowError(
+                    f"the image has more than 8 bits of grey (mode {image.mode})",
+                    path=path,
+                    expected="8 bits per channel, colour or grey",
+                    remedy="convert the images: which 8 of the 16 bits are to be seen, only you know",
+                )
             return image.height, image.width
     except (UnidentifiedImageError, OSError, SyntaxError) as error:
         reason = "empty file" if path.is_file() and path.stat().st_size == 0 else str(error)

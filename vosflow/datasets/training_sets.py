@@ -1,7 +1,8 @@
-"""What STCN, XMem and RDE-VOS are trained on before videos: still images with a mask each.
+"""Where STCN, XMem and RDE-VOS find what they are trained on: still images with a mask each, and videos.
 
     static/{DUTS-TR,DUTS-TE,ecssd,BIG_small,HRSOD_small}/{name}.jpg, {name}.png
     static/fss/{class}/{number}.jpg, {number}.png
+    {JPEGImages,Annotations}/{video}/{frame}.jpg, .png; in DAVIS {JPEGImages,Annotations}/480p/{video}/...
 
 Only listed here, nothing is read: an epoch does not need all of it.
 """
@@ -14,6 +15,9 @@ from pathlib import Path
 
 from vosflow.datasets.lists import check_names, folder_names
 from vosflow.errors import VosflowError
+
+DAVIS_LIST = "ImageSets/2017/train.txt"
+"""The videos of DAVIS that are trained on: those of val lie in the same folders."""
 
 FLAT_SETS = {"DUTS-TR": 1, "DUTS-TE": 1, "ecssd": 1, "BIG_small": 5, "HRSOD_small": 5}
 """How often each set of pairs side by side is taken in one epoch (Cutie and STCN); fss, in folders of classes, once."""
@@ -38,6 +42,12 @@ def list_static_images(root: str | Path) -> list[ImagePair]:
     folders = [(root / "fss" / name, 1) for name in check_names(folder_names(root / "fss"), root / "fss")]
     folders += [(root / name, repeat) for name, repeat in FLAT_SETS.items()]
     return [ImagePair(image, mask, repeat) for folder, repeat in folders for image, mask in _pairs(folder)]
+
+
+def videos_folder(root: str | Path, part: str) -> Path:
+    """The folder in `root` that holds the folders of videos, of `part` "JPEGImages" or "Annotations"."""
+    folder = Path(root, part)
+    return folder / "480p" if (folder / "480p").is_dir() else folder
 
 
 def _pairs(folder: Path) -> Iterator[tuple[Path, Path]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -102,7 +103,10 @@ def make_filmstrips(runs: Sequence[RunResult], count: int = 2) -> list[Strip]:
 
 def extreme_videos(run: RunResult, count: int) -> list[tuple[str, str]]:
     """[(title, video)]: the `count` worst and best videos of a run, none of them twice."""
-    ranked = sorted(run.video_scores, key=lambda video: run.video_scores[video])
+    ranked = sorted(
+        (video for video, score in run.video_scores.items() if not math.isnan(score)),
+        key=lambda video: run.video_scores[video],
+    )
     if len(ranked) == 1:
         return [("only video", ranked[0])]
     count = min(count, len(ranked) // 2)

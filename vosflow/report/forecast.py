@@ -27,8 +27,8 @@ def forecast_table(forecasts: Iterable[Forecast]) -> Table:
             str(one.videos_done),
             str(one.frames_to_do) if known else f"~{one.frames_to_do}",
             str(one.jobs),
-            f"{_hours(one.seconds)} {'GPU' if one.run.gpus else 'CPU'}" if one.frames_to_do else "",
-            one.basis if one.frames_to_do else "",
+            f"{_hours(one.seconds + one.load_seconds)} {'GPU' if one.run.gpus else 'CPU'}" if one.frames_to_do else "",
+            f"{one.basis}{', sped up' * one.sped_up}" if one.frames_to_do else "",
         )
     return table
 
@@ -49,14 +49,20 @@ def forecast_totals(forecasts: Iterable[Forecast], execution: ExecutionConfig) -
         *(["? and ~: the manifest of a dataset is not written yet, its frames are a guess"] if uncounted else []),
     ]
     for device, gpus in (("GPU", 1), ("CPU", 0)):
-        seconds = sum(one.seconds for one in to_do if one.run.gpus == gpus)
+        some = [one for one in to_do if one.run.gpus == gpus]
+        seconds, loading = sum(one.seconds for one in some), sum(one.load_seconds for one in some)
         if seconds:
-            lines.append(f"tracking takes about {_hours(seconds)} {device} hours (loading of weights not counted)")
+            loads = f"{_hours(loading)} of them to load and compile networks" if loading else "loading not counted"
+            lines.append(f"tracking takes about {_hours(seconds + loading)} {device} hours ({loads})")
     lines.append(
-        "estimated from: videos of finished runs with the same tracker and weights, or else the same tracker; "
-        f"expected: frames_per_second ({execution.frames_per_second:g}) of the config"
+        "estimated from: videos of finished runs with the same tracker and weights, or else the same tracker, that the "
+        f"cache did not speed up; expected: frames_per_second ({execution.frames_per_second:g}) of the config"
     )
-    measured = [one for one in to_do if one.basis != EXPECTED and one.seconds]
+    if any(one.sped_up for one in to_do):
+        lines.append(
+            "sped up: there are only videos that reused something from the cache; without that it takes longer"
+        )
+    measured = [one for one in to_do if one.basis != EXPECTED and one.seconds and not one.sped_up]
     if measured:
         speed = sum(one.frames_to_do for one in measured) / sum(one.seconds for one in measured)
         if not 1 / TELL_FACTOR < speed / execution.frames_per_second < TELL_FACTOR:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import inspect
 import json
+import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -15,25 +15,20 @@ from markupsafe import Markup
 from vosflow.catalog import PublishedRow
 from vosflow.errors import VosflowError
 from vosflow.report import tables
+from vosflow.report.figures import INK, PAPER, RULE, SERIES, SOFT
 from vosflow.report.filmstrips import CORRECT, EXTRA, MISSED, SWAPPED, make_filmstrips
 from vosflow.report.instances import SHOWN
-from vosflow.report.plots import INK, PAPER, RULE, SERIES, SOFT, plot_speed, plot_sweeps, plot_videos
-from vosflow.report.published import TOLERANCE, Comparison, awaited, compare
+from vosflow.report.plots import MOST_LABELS, plot_speed, plot_sweeps, plot_videos
+from vosflow.report.published import TOLERANCE, Comparison, as_printed, awaited, compare
+from vosflow.report.result_tables import anchor, result_tables
 from vosflow.report.results import RunResult, main_runs
 from vosflow.report.training import StageResult, training_sections
+from vosflow.report.video_tables import SHADES, video_tables
 
 TEMPLATES = Path(__file__).resolve().parent / "templates"
 SERIES_DARK = ("#4aa8e8", "#f08a4b", "#2fc79a", "#dd8cc6", "#d0b040", "#8cc8f0", "#a79cf2", "#a8a8a8")
-"""The hues of `plots.SERIES`, lightened for a dark page."""
-
-
-@dataclass(frozen=True)
-class Cell:
-    """A table cell: what is shown, what it sorts by, and its CSS classes."""
-
-    text: str
-    key: str
-    classes: str
+"""The hues of `figures.SERIES`, lightened for a dark page."""
+MOST_NAMED = 8  # methods in the first line of the page
 
 
 def write_page(
@@ -90,31 +85,41 @@ def render_page(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"percent": tables.percent, "speed": tables.three_digits, "json": _readable_json}
+    environment.filters |= {"percent": tables.percent, "speed": tables.three_digits}
+    environment.filters |= {"json": _readable_json, "breakable": _breakable}
     speed = plot_speed(runs)
+    results, notes = result_tables(runs, rows, published)
     comparisons = [comparison for run in runs for comparison in compare(run, published)]
+    comparable = [one for one in comparisons if not one.reasons]
+    others = [one for one in comparisons if one.reasons]
+    waiting = [(run, row, reasons) for run in runs for row, reasons in awaited(run, published)]
+    awaiting = [one for one in waiting if not one[2]]
+    differing = [one for one in waiting if one[2]]
     return environment.get_template("index.html").render(
         runs=runs,
-        rows=rows,
         title=title,
         headline=_headline(runs),
-        columns=[(tables.heading(name), name not in tables.TEXT_COLUMNS) for name in _columns(rows)],
-        table=_table(rows),
+        results=results,
+        notes=notes,
+        anchor=anchor,
+        as_printed=as_printed,
         units=tables.UNITS,
-        notes=_notes(runs),
         devices=sorted({device for run in runs for device in run.devices}),
         plotted_devices=sorted({device for run in runs if run.scores is not None for device in run.devices}),
-        comparisons=[comparison for comparison in comparisons if not comparison.reasons],
-        incomparable=[comparison for comparison in comparisons if comparison.reasons],
-        awaited=[(run, *found) for run in runs for found in awaited(run, published)],
+        comparisons=_placed("published", comparable, [one.run.key for one in comparable]),
+        incomparable=_placed("why", others, [one.run.key for one in others]),
+        awaited=_placed("server", awaiting, [run.key for run, _, _ in awaiting]),
+        waiting=_placed("why", differing, [run.key for run, _, _ in differing]),
         comparison_row=_comparison_row,
         tolerance=f"{100 * TOLERANCE:g}",
         sweeps={name: Markup(svg) for name, svg in plot_sweeps(runs).items()},
         speed=None if speed is None else Markup(speed),
         videos={name: Markup(svg) for name, svg in plot_videos(runs).items()},
+        video_tables=video_tables(runs),
+        shades=SHADES,
+        most_labels=MOST_LABELS,
         strips=make_filmstrips(runs, filmstrips),
         trainings=[{**section, "curves": Markup(section["curves"] or "")} for section in training_sections(stages)],
-        main_runs={dataset: run.name for dataset, run in main_runs(runs).items()},
         protocols=_protocols(runs),
         instances=sorted({run.dataset for run in runs if run.of_instances}),
         most_instances=SHOWN,
@@ -135,7 +140,7 @@ def _headline(runs: Sequence[RunResult]) -> dict:
             if value not in swept.setdefault(name, []):
                 swept[name].append(value)
     return {
-        "families": list(dict.fromkeys(run.family for run in runs)),
+        "methods": _methods(runs),
         "datasets": datasets,
         "swept": swept,
         "runs": len(runs),
@@ -145,57 +150,31 @@ def _headline(runs: Sequence[RunResult]) -> dict:
     }
 
 
-PUBLISHED_COLUMNS = ("published", "difference", "within_tolerance")
+def _methods(runs: Sequence[RunResult]) -> str:
+    """The methods by name, or where they are many the trackers, each with the number of its weights."""
+    families = dict.fromkeys(run.family for run in runs)
+    if len(families) <= MOST_NAMED:
+        return ", ".join(families)
+    told = []
+    for tracker in dict.fromkeys(run.tracker for run in runs):
+        kinds = len({run.family for run in runs if run.tracker == tracker})
+        told.append(tracker + (f" with {kinds} sets of weights" if kinds > 1 else ""))
+    return ", ".join(told)
 
 
-def _columns(rows: Sequence[tables.Row]) -> list[str]:
-    """The columns of the page's table; published numbers have a table of their own, with their sources."""
-    return [name for name in tables.shown_columns(rows) if name not in PUBLISHED_COLUMNS]
-
-
-def _table(rows: Sequence[tables.Row]) -> list[list[Cell]]:
-    columns = _columns(rows)
-    table = []
-    for row in rows:
-        cells = []
-        for name in columns:
-            text, classes = tables.format_cell(name, row[name]), "" if name in tables.TEXT_COLUMNS else "number"
-            if name == "J&F" and row["headline"] == "":
-                text, classes = tables.NO_GROUND_TRUTH, "absent"
-            elif name == row["headline"] and tables.is_best(row, tables.best_score(rows, row["dataset"])):
-                classes = "number best"
-            elif name not in tables.TEXT_COLUMNS:
-                text = text.replace("-", "−")
-            cells.append(Cell(text, row[name], classes))
-        table.append(cells)
-    return table
+def _placed(kind: str, found: Sequence, keys: Sequence[tuple[str, str]]) -> list[tuple]:
+    """[(anchor, found)]: an anchor where the key, that of a run, is there for the first time, else ""."""
+    return [(anchor(kind, *key) if keys.index(key) == n else "", found[n]) for n, key in enumerate(keys)]
 
 
 def _comparison_row(comparison: Comparison) -> list[str]:
     """Published as printed by its source; reproduced with one decimal more, so that rounding hides no difference."""
     return [
-        f"{comparison.row.value:g}",
+        as_printed(comparison.row),
         tables.percent(comparison.reproduced, decimals=2),
         tables.percent(comparison.difference, signed=True, decimals=2).replace("-", "−"),
         "yes" if comparison.within_tolerance else "no",
     ]
-
-
-def _notes(runs: Sequence[RunResult]) -> dict[str, str]:
-    """{note: the runs that carry it, or the dataset if all of its runs do}."""
-    carriers: dict[str, list[RunResult]] = {}
-    for run in runs:
-        for note in run.notes:
-            carriers.setdefault(note, []).append(run)
-    told = {}
-    for note, carrying in carriers.items():
-        names = []
-        for dataset in dict.fromkeys(run.dataset for run in carrying):
-            of_dataset = [run for run in carrying if run.dataset == dataset]
-            everyone = len(of_dataset) == sum(run.dataset == dataset for run in runs) > 1
-            names += [f"{dataset}, all runs"] if everyone else [f"{dataset} {run.name}" for run in of_dataset]
-        told[note] = "; ".join(names)
-    return told
 
 
 def _protocols(runs: Sequence[RunResult]) -> list[dict]:
@@ -232,6 +211,11 @@ def _palette() -> dict[str, dict[str, str]]:
         "light": light | {f"series-{index}": colour for index, colour in enumerate(SERIES)},
         "dark": dark | {f"series-{index}": colour for index, colour in enumerate(SERIES_DARK)},
     }
+
+
+def _breakable(name: str) -> Markup:
+    """A run's name that may go on in the next line before each of its words."""
+    return Markup("<wbr>").join(re.split(r"(?<=[@=_])", name))
 
 
 def _readable_json(value: object) -> str:

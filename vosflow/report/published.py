@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
@@ -33,6 +34,7 @@ AS_PUBLISHED = {"sam2": SAM2_AS_PUBLISHED, "sam2long": SAM2_AS_PUBLISHED}
 whatever they are (a preset only names the values of other settings, what frames masks are given of changes none of
 them, published numbers are means over seeds), and SPEEDS."""
 
+COMPARABLE = (False, False, -1)  # nearer than any `_distance`
 TOLERANCE = 0.005
 """How far two runs of the same weights may be apart, as a fraction: the re-runs of SAM 2 on SA-V test by the authors of
 SAM2Long are up to 0.5 points from the numbers of its own README. Not a published value."""
@@ -64,8 +66,9 @@ class Comparison:
 def compare(run: RunResult, published: Iterable[PublishedRow] | None = None) -> list[Comparison]:
     """The published numbers for the tracker, checkpoint, dataset and split of `run`: comparable ones first.
 
-    Otherwise the order is the catalog's (tables show the first J&F). A run that is not scored, or compared with
-    something else than ground truth, has none. `published` replaces the catalog's rows.
+    Of the others those first whose settings are nearest. Otherwise the order is the catalog's (tables show the first
+    J&F). A run that is not scored, or compared with something else than ground truth, has none. `published` replaces
+    the catalog's rows.
     """
     if run.scores is None or run.description.get("agreement_with") or run.checkpoint is None:
         return []
@@ -76,7 +79,7 @@ def compare(run: RunResult, published: Iterable[PublishedRow] | None = None) -> 
         if (row.tracker, row.checkpoint, row.dataset, row.split) == identity
         and (column := METRICS.get(row.metric)) in run.scores
     ]
-    return sorted(found, key=lambda comparison: bool(comparison.reasons))
+    return sorted(found, key=lambda one: _distance(run, one.row) if one.reasons else COMPARABLE)
 
 
 def awaited(run: RunResult, published: Iterable[PublishedRow] | None = None) -> list[tuple[PublishedRow, list[str]]]:
@@ -94,7 +97,12 @@ def awaited(run: RunResult, published: Iterable[PublishedRow] | None = None) -> 
         for row in (load_published() if published is None else published)
         if (row.tracker, row.checkpoint, row.dataset, row.split) == identity and row.metric != "FPS"
     ]
-    return sorted(found, key=lambda pair: bool(pair[1]))
+    return sorted(found, key=lambda pair: _distance(run, pair[0]) if pair[1] else COMPARABLE)
+
+
+def as_printed(row: PublishedRow) -> str:
+    """A published number in percent, with as many decimals as its source prints (one at least)."""
+    return f"{row.value:.1f}" if round(row.value, 1) == row.value else f"{row.value:g}"
 
 
 def _reasons(run: RunResult, row: PublishedRow) -> Iterator[str]:
@@ -110,11 +118,28 @@ def _reasons(run: RunResult, row: PublishedRow) -> Iterator[str]:
 
 def _other_settings(run: RunResult, row: PublishedRow) -> Iterator[str]:
     """How the run's method differs from the published one's."""
-    changed = dict(sorted(_method_settings(run).items()))
-    if changed != row.settings:
-        differing = {name: changed.get(name, "default") for name in sorted({*changed, *row.settings})}
-        differing = {name: value for name, value in differing.items() if row.settings.get(name, "default") != value}
-        yield "other settings: " + ", ".join(f"{name}={value}" for name, value in differing.items())
+    differing = _differing(run, row)
+    if differing:
+        pairs = (f"{name}={_text(here)} (published: {_text(there)})" for name, (here, there) in differing.items())
+        yield "other settings here: " + ", ".join(pairs)
+
+
+def _differing(run: RunResult, row: PublishedRow) -> dict[str, tuple]:
+    """{setting: (value of the run, published value)} where these differ; "default" stands for the tracker's own."""
+    changed = _method_settings(run)
+    names = sorted({*changed, *row.settings})
+    values = {name: (changed.get(name, "default"), row.settings.get(name, "default")) for name in names}
+    return {name: (here, there) for name, (here, there) in values.items() if here != there}
+
+
+def _distance(run: RunResult, row: PublishedRow) -> tuple[bool, bool, int]:
+    """How far a number that cannot be compared is: of something else, by other rules, with how many other settings."""
+    other_rules = bool(row.evaluator) and row.evaluator != run.description["protocol"]
+    return bool(row.not_comparable), other_rules, len(_differing(run, row))
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _method_settings(run: RunResult) -> dict:

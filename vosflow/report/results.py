@@ -158,10 +158,11 @@ class RunResult:
         """The settings that differ from the tracker's defaults."""
         return non_default_settings(self.tracker, self.description["settings"])
 
-    @property
+    @cached_property
     def shown_settings(self) -> dict:
-        """The settings worth showing: those that differ from the tracker's defaults, and those the study sweeps."""
-        return dict(sorted({**self.changed_settings, **self.description["swept"]}.items()))
+        """The settings worth showing: what one would write into a config for this run, and what the study sweeps."""
+        written = written_settings(self.tracker, self.description["settings"])
+        return dict(sorted({**written, **self.description["swept"]}.items()))
 
     @cached_property
     def manifest(self) -> Manifest:
@@ -250,6 +251,33 @@ def non_default_settings(tracker: str, settings: dict) -> dict:
     return {name: value for name, value in settings.items() if name not in defaults or value != defaults[name]}
 
 
+def written_settings(tracker: str, settings: dict) -> dict:
+    """The fewest settings that give all of these: a preset stands for the values that it gives to others.
+
+    Those that differ from the tracker's defaults where it cannot be imported here or has other settings by now.
+    """
+    try:
+        kind = load_tracker(tracker).Settings
+    except VosflowError:
+        return dict(settings)
+    needed = dict(settings)
+    if _resolved(kind, needed) != settings:
+        return non_default_settings(tracker, settings)
+    for name in sorted(settings, key=lambda name: (name == "preset", name)):  # a preset goes only if it says nothing
+        fewer = {other: value for other, value in needed.items() if other != name}
+        if _resolved(kind, fewer) == settings:
+            needed = fewer
+    return needed
+
+
+def _resolved(kind: type[TrackerSettings], given: dict) -> dict | None:
+    """All settings where some are given, or None if these are refused."""
+    try:
+        return kind(**given).model_dump(mode="json")
+    except (ValidationError, VosflowError):
+        return None
+
+
 def _defaults(kind: type[TrackerSettings]) -> dict:
     """The settings where none are given (a preset may complete them); where some must be, those that need not."""
     try:
@@ -271,9 +299,14 @@ def main_runs(runs: Sequence[RunResult]) -> dict[str, RunResult]:
     """The run that stands for each dataset: the highest score, and the first of equals (or without ground truth)."""
     best: dict[str, RunResult] = {}
     for run in runs:
-        if run.dataset not in best or run.score > best[run.dataset].score:
+        if run.dataset not in best or rank(run.score) > rank(best[run.dataset].score):
             best[run.dataset] = run
     return best
+
+
+def rank(score: float) -> float:
+    """What runs and videos are ordered by: one that is no number comes last."""
+    return -math.inf if math.isnan(score) else score
 
 
 def _mean(values: Sequence[float]) -> float:

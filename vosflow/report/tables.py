@@ -1,4 +1,4 @@
-"""The summary of a study: one row per run, as CSV for programs, Markdown for READMEs and a table for the terminal."""
+"""The summary of a study: one row per run, how it is kept in summary.csv, and what readers see of it."""
 
 from __future__ import annotations
 
@@ -10,14 +10,9 @@ import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
-
 from vosflow.catalog import PublishedRow
 from vosflow.errors import VosflowError
-from vosflow.report.published import METRICS, TOLERANCE, Comparison, compare
+from vosflow.report.published import METRICS, TOLERANCE, Comparison, as_printed, compare
 from vosflow.report.results import RunResult, short_name
 
 SCORE_COLUMNS = {
@@ -39,22 +34,24 @@ COLUMNS = (
 NO_GROUND_TRUTH = "no public ground truth"
 GROUND_TRUTH = "ground truth"
 SHOWN = {
-    "dataset": "Dataset",
     "run": "Run",
     "settings": "Settings",
     "compared_with": "What the numbers are",
+    "headline": "",  # the place of the main score, whatever the protocol calls it
+    "published": "Published",
+    "difference": "Difference",
+    "within_tolerance": f"Within {100 * TOLERANCE:g}",
     **{name: name for name in SCORE_COLUMNS},
     "mode": "Mode",
     "precision": "Precision",
     "frames_per_second": "Frames/s",
     "peak_memory_MiB": "Peak MiB",
     "videos": "Videos",
-    "published": "Published",
-    "difference": "Difference",
-    "within_tolerance": f"Within {100 * TOLERANCE:g}",
 }
-"""The columns a reader sees, and their headings; the CSV has them all."""
-TEXT_COLUMNS = ("dataset", "run", "settings", "mode", "precision", "compared_with", "within_tolerance")
+"""The columns a reader sees of the runs on one dataset, and their headings; the CSV has them all."""
+SAID_ONCE = {"videos": "{} videos", "mode": "mode {}", "precision": "precision {}"}
+"""Columns that are told above a table instead, where all its rows agree."""
+TEXT_COLUMNS = ("run", "settings", "mode", "precision", "compared_with", "within_tolerance")
 MEBIBYTE = 2**20
 
 Row = dict[str, str]
@@ -78,6 +75,7 @@ def _all_columns(added: Iterable[str]) -> list[str]:
 
 def _row(run: RunResult, published: Iterable[PublishedRow] | None) -> Row:
     totals = run.description["totals"]
+    notes = [NO_GROUND_TRUTH] * (run.scores is None) + run.notes
     scores = {short_name(column): value for column, value in (run.scores or {}).items()}
     row: dict[str, object] = {
         "dataset": run.dataset,
@@ -101,19 +99,22 @@ def _row(run: RunResult, published: Iterable[PublishedRow] | None) -> Row:
         "difference": "",
         "within_tolerance": "",
         "not_comparable": "",
-        "notes": json.dumps([NO_GROUND_TRUTH] * (run.scores is None) + run.notes, ensure_ascii=False),
+        "notes": "",
     }
     of_headline = (found for found in compare(run, published) if METRICS[found.row.metric] == run.rules.headline)
     comparison = next(of_headline, None)
     if comparison is not None:
         row |= _published_cells(comparison)
+        if comparison.row.note and not comparison.reasons:
+            notes.append(f"published {as_printed(comparison.row)}: {comparison.row.note}")
+    row["notes"] = json.dumps(notes, ensure_ascii=False)
     return {name: "" if value is None else str(value) for name, value in row.items()}  # str(float) is exact
 
 
 def _published_cells(comparison: Comparison) -> Row:
     """The cells on the published score: the number and the difference, or why it cannot be compared."""
     if comparison.reasons:
-        number = f"{percent(comparison.published)} published for {comparison.row.method}"
+        number = f"{as_printed(comparison.row)} published for {comparison.row.method}"
         return {"not_comparable": f"{number}: {'; '.join(comparison.reasons)}"}
     return {
         "published": comparison.published,
@@ -130,14 +131,13 @@ def _compared_with(run: RunResult) -> str:
     return f"agreement with {other}" if other else GROUND_TRUTH
 
 
-def write_summary(rows: Sequence[Row], csv_path: str | Path, markdown_path: str | Path) -> None:
-    """Write summary.csv and summary.md, each atomically."""
+def write_summary(rows: Sequence[Row], path: str | Path) -> None:
+    """Write summary.csv, atomically."""
     text = io.StringIO()
     writer = csv.DictWriter(text, list(rows[0]) if rows else COLUMNS, lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
-    write_text(csv_path, text.getvalue())
-    write_text(markdown_path, markdown(rows))
+    write_text(path, text.getvalue())
 
 
 def read_summary(path: str | Path) -> list[Row]:
@@ -197,16 +197,40 @@ def _plain(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
+def by_dataset(rows: Sequence[Row]) -> dict[str, list[Row]]:
+    """{dataset: its rows}, in the order in which they come."""
+    return {name: [row for row in rows if row["dataset"] == name] for name in dict.fromkeys(r["dataset"] for r in rows)}
+
+
 def shown_columns(rows: Sequence[Row]) -> list[str]:
-    """The columns that a reader sees and that hold anything: no empty published column in a study of own models.
+    """The columns that a reader sees of the runs on one dataset: those that hold anything, the main score first.
 
     J&F is kept where a run is without ground truth: it says so there.
     """
-    keep = {"dataset", "run", "frames_per_second", "peak_memory_MiB", "videos"}
-    keep |= {"J&F"} if any(row["headline"] == "" for row in rows) else set()
-    names = [name for name in rows[0] if name in SHOWN or name not in COLUMNS] if rows else list(SHOWN)
-    names.sort(key=lambda name: list(SHOWN).index(name if name in SHOWN else "F-Decay"))
-    return [name for name in names if name in keep or any(format_cell(name, row[name]) for row in rows)]
+    headlines = [row["headline"] for row in rows]
+    keep = {"run", "frames_per_second", "peak_memory_MiB"} | ({"J&F"} if "" in headlines else set())
+    places = list(SHOWN)
+
+    def place(name: str) -> int:
+        return places.index("headline" if name in headlines else name if name in SHOWN else "F-Decay")
+
+    known = [name for name in rows[0] if name != "headline" and (name in SHOWN or name not in COLUMNS)]
+    names = sorted(known, key=place)
+    names = [name for name in names if name in keep or any(format_cell(name, row[name]) for row in rows)]
+    return [name for name in names if not (name in SAID_ONCE and _agree(rows, name))]
+
+
+def said_once(rows: Sequence[Row]) -> str:
+    """What all runs on a dataset have in common, to stand above their table: "30 videos, precision float32"."""
+    told = {name: words.format(rows[0][name]) for name, words in SAID_ONCE.items() if _agree(rows, name)}
+    told = {name: words for name, words in told.items() if rows[0][name]}
+    if rows[0]["videos"] == "1" and "videos" in told:
+        told["videos"] = "1 video"
+    return ", ".join(told.values())
+
+
+def _agree(rows: Sequence[Row], column: str) -> bool:
+    return len({row[column] for row in rows}) == 1
 
 
 def heading(column: str) -> str:
@@ -214,29 +238,15 @@ def heading(column: str) -> str:
     return SHOWN.get(column, column)
 
 
-def markdown(rows: Sequence[Row]) -> str:
-    """The summary as a GitHub table: percent with one decimal, the best score of each dataset in bold."""
-    columns = shown_columns(rows)
-    best = {row["dataset"]: best_score(rows, row["dataset"]) for row in rows}
-    lines = [
-        "| " + " | ".join(heading(name).replace("|", "\\|") for name in columns) + " |",
-        "|" + "|".join("---" if name in TEXT_COLUMNS else "--:" for name in columns) + "|",
-    ]
-    notes: list[str] = []
-    for row in rows:
-        cells = {name: _escape_markdown(format_cell(name, row[name])) for name in columns}
-        if row["headline"] == "":
-            cells["J&F"] = NO_GROUND_TRUTH
-        elif is_best(row, best[row["dataset"]]):
-            cells[row["headline"]] = f"**{cells[row['headline']]}**"
-        own = [note for note in json.loads(row["notes"]) if note != NO_GROUND_TRUTH]
-        own += [f"not comparable with {row['not_comparable']}"] if row["not_comparable"] else []
-        notes += [note for note in own if note not in notes]
-        cells["run"] += "".join(f" [{notes.index(note) + 1}]" for note in own)
-        lines.append("| " + " | ".join(cells.values()) + " |")
-    lines += ["", f"{UNITS} Measured on: {'; '.join(dict.fromkeys(row['device'] for row in rows))}."]
-    lines += [f"- [{number}] {_escape_markdown(note)}" for number, note in enumerate(notes, 1)]
-    return "\n".join(lines) + "\n"
+def notes_of(row: Row) -> list[str]:
+    """What a reader must know of a row's numbers; that there are none stands in their place."""
+    notes = [note for note in json.loads(row["notes"]) if note != NO_GROUND_TRUTH]
+    return notes + ([f"not comparable with {row['not_comparable']}"] if row["not_comparable"] else [])
+
+
+def common_notes(rows: Sequence[Row]) -> list[str]:
+    """The notes that all of these rows carry, if there are several rows."""
+    return [note for note in notes_of(rows[0]) if len(rows) > 1 and all(note in notes_of(row) for row in rows)]
 
 
 UNITS = (
@@ -255,46 +265,6 @@ def best_score(rows: Sequence[Row], dataset: str) -> float | None:
 def is_best(row: Row, best: float | None) -> bool:
     """Whether a row has the highest score of its dataset, `best_score`."""
     return best is not None and row["headline"] != "" and float(row[row["headline"]]) == best
-
-
-def _escape_markdown(text: str) -> str:
-    for character in "\\|*_`<>[]":
-        text = text.replace(character, "\\" + character)
-    return text.replace("\n", " ")
-
-
-def print_summary(csv_path: str | Path, console: Console | None = None) -> None:
-    """Print a summary.csv as tables that fit a terminal of 80 columns, one per dataset."""
-    rows = read_summary(csv_path)
-    console = console or Console()
-    widest = max(len(row["run"]) for row in rows)
-    for dataset in dict.fromkeys(row["dataset"] for row in rows):
-        chosen = [row for row in rows if row["dataset"] == dataset]
-        headline = chosen[0]["headline"]
-        unscored = format_cell("compared_with", chosen[0]["compared_with"]) if headline else NO_GROUND_TRUTH
-        scores = dict.fromkeys((headline or "J&F", "J&F", "J", "F"))
-        scores = [name for name in scores if not headline or any(row[name] for row in chosen)]
-        columns = ("run", *scores, "frames_per_second", "peak_memory_MiB")
-        unscored = f", {unscored}" if unscored else ""
-        title = Text(f"{dataset}: {chosen[0]['videos']} videos{unscored}", style="bold")  # Text: [names] are no markup
-        table = Table(box=SIMPLE_HEAD, title=title, title_justify="left", padding=(0, 1, 0, 0), pad_edge=False)
-        table.add_column(SHOWN["run"], min_width=min(widest, 36), overflow="fold")
-        for name in columns[1:]:
-            table.add_column(heading(name), justify="right", no_wrap=True)
-        best = best_score(rows, dataset)
-        for row in chosen:
-            style = "bold" if is_best(row, best) else ""
-            table.add_row(*(Text(format_cell(name, row[name]), style=style) for name in columns))
-        console.print(table)
-        for row in chosen:
-            if row["published"]:
-                score, number, difference = (format_cell(n, row[n]) for n in (headline, "published", "difference"))
-                line = f"{row['run']}: {headline} published {number}, reproduced {score}, difference {difference}"
-                inside = "within" if row["within_tolerance"] == "yes" else "not within"
-                console.print(Text(f"{line}, {inside} {100 * TOLERANCE:g}"))
-            elif row["not_comparable"]:
-                console.print(Text(f"{row['run']}: not comparable with {row['not_comparable']}"))
-    console.print(Text("Scores in percent. Recall, decay and settings are in:"), Text(str(csv_path)), sep="\n")
 
 
 def write_text(path: str | Path, text: str) -> None:

@@ -12,7 +12,7 @@ import matplotlib
 from matplotlib.axes import Axes
 
 from vosflow.errors import VosflowError
-from vosflow.report.plots import SERIES, STYLE, as_svg, make_panels
+from vosflow.report.figures import SERIES, STYLE, as_svg, make_panels
 
 CURVES, SAMPLES = "curves.csv", "samples.png"
 PLOTTED = (("ce", "cross-entropy"), ("iou", "IoU of training clips"), ("held_out_J", "J of held-out clips"))
@@ -58,16 +58,19 @@ class StageResult:
         }
 
 
-def load_stages(curves: Sequence[str | Path]) -> list[StageResult]:
-    """The stages whose curves are in these files, {data}/training/{training}/stage{n}-{digest}/curves.csv.
+def load_stages(curves: Sequence[tuple[str, str | Path]]) -> list[StageResult]:
+    """The stages whose curves are in these files, {data}/training/{method}/stage{n}-{digest}/curves.csv.
+
+    Args:
+        curves: each with the id of its training; trainings may have a file in common.
 
     Raises:
         VosflowError: a file is missing or damaged.
     """
-    return [_load_stage(Path(path)) for path in curves]
+    return [_load_stage(training, Path(path)) for training, path in curves]
 
 
-def _load_stage(path: Path) -> StageResult:
+def _load_stage(training: str, path: Path) -> StageResult:
     try:
         with open(path, newline="", encoding="utf-8") as file:
             rows = [{key: float(value) for key, value in row.items() if value} for row in csv.DictReader(file)]
@@ -81,7 +84,7 @@ def _load_stage(path: Path) -> StageResult:
             expected="curves.csv in the folder of a stage, as training writes it",
             remedy="delete the stage's folder and run snakemake again",
         ) from error
-    return StageResult(path.parent.parent.name, stage, rows, path.with_name(SAMPLES))
+    return StageResult(training, stage, rows, path.with_name(SAMPLES))
 
 
 def plot_stages(stages: Sequence[StageResult]) -> str | None:

@@ -43,7 +43,7 @@ def read_state_dict(path: str | Path, network: str, under: str) -> dict[str, Ten
             f"the checkpoint is unreadable ({reason})",
             path=path,
             expected=f"weights of {network}, as torch.save or safetensors write them, complete",
-            remedy="the file is damaged or of another kind: delete it and fetch it again",
+            remedy="the file is damaged or of another kind: delete it, and fetch or train it again",
         ) from error
     if not isinstance(weights, dict) or not all(isinstance(value, Tensor) for value in weights.values()):
         raise VosflowError(

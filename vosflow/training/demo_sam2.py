@@ -28,7 +28,8 @@ from omegaconf import OmegaConf
 from safetensors.torch import save as to_safetensors
 from torch import Tensor, nn
 
-from vosflow.datasets.demo import FRAMES, render_clip
+from vosflow.datasets.demo import render_clip
+from vosflow.datasets.demo_drawing import FRAMES
 from vosflow.errors import VosflowError
 
 CONFIG = Path(__file__).parents[1] / "catalog" / "sam2_demo.yaml"

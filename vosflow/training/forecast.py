@@ -11,7 +11,11 @@ from vosflow.training.planning import StageJob
 
 def forecast_trainings(jobs: Iterable[StageJob]) -> Iterator[str]:
     """One sentence about each stage."""
+    first: dict[str, str] = {}  # of stages that trainings have in common
     for job in jobs:
+        if first.setdefault(job.folder, job.id) != job.id:
+            yield f"training {job.id}: the same as {first[job.folder]}"
+            continue
         settings = job.plan.settings
         place = f"{job.gpus} GPUs of one machine" if job.gpus else f"the CPU, {settings.processes} processes"
         yield f"training {job.id}: {settings.iterations} iterations on {place}; {_state(job)}"
@@ -20,14 +24,14 @@ def forecast_trainings(jobs: Iterable[StageJob]) -> Iterator[str]:
 def _state(job: StageJob) -> str:
     if Path(job.weights).exists():
         return "done"
-    done, seconds = _progress(Path(job.curves))
+    done, seconds = progress(Path(job.curves))
     if not done:
         return f"nothing done yet; its jobs, each going on from the one before, ask for {job.minutes} minutes"
     to_go = (job.plan.settings.iterations - done) * seconds / 3600
     return f"{done} done, about {to_go:.1f} hours to go at {seconds:.2f} s each"
 
 
-def _progress(curves: Path) -> tuple[int, float]:
+def progress(curves: Path) -> tuple[int, float]:
     """Iterations that are done, and the mean of their seconds; 0 where there are no curves (yet)."""
     try:
         with open(curves, newline="", encoding="utf-8") as file:

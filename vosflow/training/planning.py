@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import math
-import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vosflow.catalog import find_checkpoint, find_dataset, load_checkpoints
+from vosflow.catalog import find_checkpoint, find_dataset, find_split, load_checkpoints
 from vosflow.config import Config, TrainingConfig
-from vosflow.datasets.training_sets import FLAT_SETS
+from vosflow.datasets.training_sets import DAVIS_LIST, FLAT_SETS
 from vosflow.digest import canonical_json, code_digest, data_digest
 from vosflow.errors import VosflowError
 from vosflow.sources import FETCHED, dataset_source
 from vosflow.training.rde.settings import CHAINS, PRESETS, SETS, StageSettings
 from vosflow.training.rde.stage import SetFolder, StagePlan
+from vosflow.training.set_identity import describe_set
 from vosflow.validation import explain_validation
 
 DEMO = "demo"  # instead of a folder: the set that vosflow draws
@@ -26,10 +25,14 @@ DEMO_SETS = "{data}/training/demo_sets.json"  # the sign that these are there
 LAYOUTS = {  # of one's own folders
     "static": ("fss", *FLAT_SETS),
     "bl30k": ("JPEGImages", "Annotations"),
-    "davis": ("JPEGImages", "Annotations", "ImageSets/2017/train.txt"),
+    "davis": ("JPEGImages", "Annotations", DAVIS_LIST),
     "youtube": ("JPEGImages", "Annotations"),
 }
 UNSCORED = {"static": "static_images", "bl30k": "bl30k"}  # datasets of the catalog that are for training alone
+SPLITS = {
+    "davis": "davis2017/train",
+    "youtube": "youtubevos2019/train",
+}  # of the catalog, with other splits beside them
 IMAGENET = {"resnet50": "resnet50_imagenet", "resnet18": "resnet18_imagenet"}
 WEIGHTS, CURVES = "weights.safetensors", "curves.csv"
 PROCESS_MB, WORKER_MB = 6_000, 1_000  # full size: CUDA, the network and Adam's state; three batches of 150 MB
@@ -37,13 +40,15 @@ PROCESS_MB, WORKER_MB = 6_000, 1_000  # full size: CUDA, the network and Adam's 
 # Imported where stages are trained, but nothing that weights follow from: how RDE-VOS tracks, other datasets and the
 # catalog, settings (whose values count instead), and what tells of the progress. A training takes weeks.
 NO_WEIGHTS = ("vosflow.trackers.rde", "vosflow.datasets", "vosflow.training.rde.settings") + tuple(
-    f"vosflow.training.rde.{name}" for name in ("curves", "measuring", "telling")
+    f"vosflow.training.rde.{name}" for name in ("continuing", "curves", "measuring", "saving", "stage", "telling")
 )
 
 
 @dataclass(frozen=True)
 class StageJob:
     """One stage of a training, as the workflow runs it.
+
+    Stages that agree in all that decides their weights are one stage, in one folder: whatever trainings they are of.
 
     Attributes:
         training: its id in the config.
@@ -77,11 +82,8 @@ class StageJob:
 
     @property
     def variable(self) -> str:
-        """The environment variable that tells its job what does not decide weights.
-
-        Not by `made` alone: two trainings may have a stage in common and differ in what does not decide it.
-        """
-        return f"VOSFLOW_STAGE_{data_digest(self.id)[:8]}_{self.made}"
+        """The environment variable that tells its job what does not decide weights."""
+        return f"VOSFLOW_STAGE_{self.made}"
 
     @property
     def gpus(self) -> int:
@@ -123,8 +125,12 @@ def plan_trainings(config: Config) -> list[StageJob]:
     return [job for name, training in config.training.items() for job in _plan_stages(config, name, training)]
 
 
-def read_plan(plan: str, practical: str = "{}") -> StagePlan:
-    """A stage from JSON, or from a file that holds it, and from JSON of practical settings.
+def read_plan(plan: str, practical: str | None = None) -> StagePlan:
+    """A stage from JSON, or from a file that holds it.
+
+    Args:
+        plan: what `StagePlan.as_data` gives, as plan.json in the folder of a stage; with `practical` only what decides.
+        practical: the rest.
 
     Raises:
         VosflowError: no such file, no JSON, or not that of a stage.
@@ -133,21 +139,28 @@ def read_plan(plan: str, practical: str = "{}") -> StagePlan:
     place = "--plan" if inline else plan
     try:
         with explain_validation(StageSettings, f"{place}, --practical"):
-            text = plan if inline else Path(plan).read_text(encoding="utf-8")
-            return StagePlan.of(json.loads(text), json.loads(practical))
+            data = json.loads(plan if inline else Path(plan).read_text(encoding="utf-8"))
+            if practical is not None:
+                data = {"deciding": data, "practical": json.loads(practical)}
+            return StagePlan.of(data["deciding"], data["practical"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise VosflowError(
             f"not the plan of a stage ({type(error).__name__}: {error})",
             path=f"{place}, --practical",
-            expected="JSON as the rule train_rde_stage gives it: `snakemake -n -p train_all` prints such a command",
-            remedy="correct it; what that command takes from environment variables, only jobs have: by hand leave out "
-            "--practical (then defaults count) or write it out",
+            expected="plan.json of a stage's folder, data/training/rde/stage{n}-{digest}, which its first job writes",
+            remedy="name that file, without --practical: what jobs take from environment variables is in it",
         ) from error
 
 
-def stage_variables(device: str, jobs: Iterable[StageJob]) -> dict[str, str]:
-    """Environment variables for the jobs that train: what does not decide weights."""
-    practical = {job.variable: canonical_json(job.plan.settings.practical) for job in jobs}
+def stage_variables(device: str, jobs: Sequence[StageJob]) -> dict[str, str]:
+    """Environment variables for the jobs that train: what does not decide weights.
+
+    Where trainings have a stage in common and differ in this, the first of them counts.
+    """
+    practical = {}
+    for job in jobs:
+        names = [other.id for other in jobs if other.made == job.made]
+        practical.setdefault(job.variable, canonical_json({**job.plan.practical(), "names": names}))
     return {"VOSFLOW_TRAINING_DEVICE": device, **practical}
 
 
@@ -183,21 +196,21 @@ def _plan_stages(config: Config, name: str, training: TrainingConfig) -> Iterato
             sets=tuple(source.folder for source in sources),
             previous=previous and previous.weights,
             imagenet=imagenet,
+            origin={
+                "sets": {source.folder.kind: source.identity for source in sources},
+                "before": previous and previous.made,
+                "imagenet": [find_checkpoint(IMAGENET[part]).identity for part in sorted(imagenet)],
+                "code": code_digest("vosflow.training.rde.trainer", without=NO_WEIGHTS),
+            },
+            names=(f"{name}.stage{stage}",),
         )
-        deciding = {
-            "stage": [stage, training.width, training.key_channels, settings.deciding],
-            "sets": [source.identity for source in sources],
-            "before": previous and previous.made,
-            "imagenet": [find_checkpoint(IMAGENET[part]).identity for part in sorted(imagenet)],
-            "code": code_digest("vosflow.training.rde.trainer", without=NO_WEIGHTS),
-        }
-        made = data_digest(deciding)[:8]
+        made = data_digest(plan.deciding())[:8]
         before = (previous.weights,) if previous else weights
         previous = StageJob(
             training=name,
             plan=plan,
             made=made,
-            folder=f"{config.paths.data}/training/{name}/stage{stage}-{made}",
+            folder=f"{config.paths.data}/training/{training.method}/stage{stage}-{made}",
             inputs=tuple(dict.fromkeys([*before, *(file for source in sources for file in source.requires)])),
             on_gpus=config.execution.device != "cpu",
         )
@@ -238,10 +251,10 @@ def _settings(name: str, training: TrainingConfig, stage: int) -> StageSettings:
 
 @dataclass(frozen=True)
 class _SetSource:
-    """A training set: its folder, what tells it from others, and the files that must be there first."""
+    """A training set: its folder, what tells it from others in any folder, and the files that must be there first."""
 
     folder: SetFolder
-    identity: Any
+    identity: dict[str, Any]
     requires: tuple[str, ...]
 
 
@@ -252,24 +265,10 @@ def _set_source(config: Config, name: str, training: TrainingConfig, kind: str) 
     if given == DEMO:
         marker = DEMO_SETS.format(data=data)
         return _SetSource(
-            SetFolder(kind, f"{marker.removesuffix('.json')}/{kind}"), [kind, demo_sets_code()], (marker,)
+            SetFolder(kind, f"{marker.removesuffix('.json')}/{kind}"), {"drawn by": demo_sets_code()}, (marker,)
         )
     if given is not None:
-        if not Path(given).is_dir():
-            raise VosflowError(
-                "the folder is missing",
-                path=given,
-                expected=f"the training set {kind}, as the config says at {key}",
-                remedy="mount or correct the path",
-            )
-        if lacking := [part for part in LAYOUTS[kind] if not Path(given, part).exists()]:
-            raise VosflowError(
-                f"the folder is not the training set {kind}: it has no {lacking[0]}",
-                path=given,
-                expected=", ".join(LAYOUTS[kind]),
-                remedy=f"correct {key}: the stage that needs it may begin days from now",
-            )
-        return _SetSource(SetFolder(kind, given), [kind, given, _entries(given)], ())
+        return _SetSource(SetFolder(kind, given), _describe_own(kind, given, key), ())
     if kind == "bl30k":
         raise VosflowError(
             "BL30K (700 GB in six archives) has no address that a program could fetch it from",
@@ -279,21 +278,38 @@ def _set_source(config: Config, name: str, training: TrainingConfig, kind: str) 
         )
     if kind == "static":
         folder, archive = f"{data}/datasets/static_images/static", find_dataset("static_images").archives["static"]
-        return _SetSource(SetFolder(kind, f"{folder}/static"), [kind, archive.identity], (f"{folder}.json",))
-    source = dataset_source(config, {"davis": "davis2017/train", "youtube": "youtubevos2019/train"}[kind])
-    return _SetSource(SetFolder(kind, source.root), [kind, source.root], source.requires)
+        return _SetSource(SetFolder(kind, f"{folder}/static"), {"static": archive.identity}, (f"{folder}.json",))
+    dataset, _, split = SPLITS[kind].partition("/")
+    source, archives = dataset_source(config, SPLITS[kind]), find_dataset(dataset).archives
+    if dataset in config.paths.datasets:
+        identity = _describe_own(kind, source.root, f"paths.datasets.{dataset}")
+    else:  # it may not be there yet
+        identity = {name: archives[name].identity for name in find_split(dataset, split).archives}
+    return _SetSource(SetFolder(kind, source.root), identity, source.requires)
+
+
+def _describe_own(kind: str, folder: str, key: str) -> dict[str, Any]:
+    """What tells a set in one's own folder from others; `key` of the config names the folder."""
+    if not Path(folder).is_dir():
+        raise VosflowError(
+            "the folder is missing",
+            path=folder,
+            expected=f"the training set {kind}, as the config says at {key}",
+            remedy="mount or correct the path",
+        )
+    if lacking := [part for part in LAYOUTS[kind] if not Path(folder, part).exists()]:
+        raise VosflowError(
+            f"the folder is not the training set {kind}: it has no {lacking[0]}",
+            path=folder,
+            expected=", ".join(LAYOUTS[kind]),
+            remedy=f"correct {key}: the stage that needs it may begin days from now",
+        )
+    return describe_set(kind, folder)
 
 
 def demo_sets_code() -> str:
     """Digest of the code that decides what the demo's training sets are."""
     return code_digest("vosflow.training.rde.demo_sets", without=NO_WEIGHTS)
-
-
-@functools.cache
-def _entries(folder: str) -> list[str]:
-    """Names in a folder and in its folders of videos: what comes or goes there decides the order of samples."""
-    places = [Path(folder), *(Path(folder, part) for part in ("JPEGImages", "JPEGImages/480p", "fss"))]
-    return [name for place in places if place.is_dir() for name in sorted(os.listdir(place))]
 
 
 def _imagenet(config: Config, training: TrainingConfig) -> tuple[dict[str, str], tuple[str, ...]]:

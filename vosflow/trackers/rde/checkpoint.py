@@ -26,11 +26,11 @@ def build_network(checkpoint: Checkpoint, mode: str) -> tuple[RdeNetwork, list[s
         The network, and what is to be remarked of the weights.
 
     Raises:
-        VosflowError: weights missing, damaged, of another network, or without what `mode` needs.
+        VosflowError: weights missing, damaged, of another network, not finite, or without what `mode` needs.
     """
     weights = read_state_dict(checkpoint.path, "RDE-VOS", under="network")
-    if STEM not in weights or KEYS not in weights or weights[STEM].ndim != 4:
-        raise _wrong(checkpoint, f"no {STEM}" if STEM not in weights else f"no usable {KEYS}")
+    if unusable := [name for name in (STEM, KEYS) if name not in weights or weights[name].ndim != 4]:
+        raise _wrong(checkpoint, f"no usable {unusable[0]}")
     compresses = any(name.startswith(COMPRESSION) for name in weights)
     if not compresses and mode != "stm":
         raise VosflowError(
@@ -46,6 +46,13 @@ def build_network(checkpoint: Checkpoint, mode: str) -> tuple[RdeNetwork, list[s
         network = RdeNetwork(len(weights[STEM]), len(weights[KEYS]), compresses=compresses)
     if differences := list_differences(weights, network.state_dict()):
         raise _wrong(checkpoint, differences)
+    if broken := [name for name, values in weights.items() if not values.isfinite().all()]:
+        raise VosflowError(
+            f"{len(broken)} tensors of the checkpoint hold values that are no finite numbers ({broken[0]} and so on)",
+            path=checkpoint.path,
+            expected="finite weights: with these, masks would be empty from the second frame on",
+            remedy="the training that they are from diverged: take an earlier state of it, or fetch the file again",
+        )
     network.load_state_dict(weights, assign=True)
     if mode == "stm":
         network.mem_compress = None  # else it would be compiled, and lie in the GPU's memory, for nothing

@@ -3,10 +3,11 @@
 Both follow the authors' two inference cores (https://github.com/Limingxing00/RDE-VOS-CVPR2022, 548a889), with what may
 look like slips and is part of the published method:
 
-- DAVIS counts frames from the first one (t % mem_every), YouTube-VOS from the last one that was remembered or given.
+- DAVIS counts frames from the first one (t % mem_every), YouTube-VOS from the last one that was remembered or given,
+  since there any frame may bring prompts, and is then remembered out of turn.
 - The video's final frame is never remembered, as nothing is tracked after it.
 - On a frame where an object is given later, the others are tracked first and then remembered with it, whatever
-  mem_every says.
+  mem_every says: their values depend on where the new one is. Where its mask lies, they are not (`tracking.Tracking`).
 - Given masks go through soft aggregation like tracked ones, so that the value encoder gets one kind of mask: never
   quite 0 or 1 (`tracking.Tracking`).
 - The frame of the prompts is read twice: the one whose masks are not predicted weighs double

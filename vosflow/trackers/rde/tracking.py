@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from vosflow.ahead import ahead
+from vosflow.errors import VosflowError
 from vosflow.manifest import LABEL_MAPS, Prompt
 from vosflow.trackers.base import Masks
 from vosflow.trackers.batches import Batches
@@ -17,7 +18,7 @@ from vosflow.trackers.rde import Settings
 from vosflow.trackers.rde.computing import Computing
 from vosflow.trackers.rde.images import Frame
 from vosflow.trackers.rde.memory import Memory
-from vosflow.trackers.rde.network import Features, RdeNetwork
+from vosflow.trackers.rde.network import STRIDE, Features, RdeNetwork
 from vosflow.trackers.rde.policies import Step, plan_steps
 from vosflow.video import Video
 
@@ -81,11 +82,12 @@ class Tracking:
             that this cannot hold (where each object has its own PNG).
 
     Raises:
-        VosflowError: bad prompts, see `plan_steps`.
+        VosflowError: bad prompts, see `plan_steps`, or frames too small for SAM.
     """
 
     def __init__(self, network: RdeNetwork, computing: Computing, video: Video, settings: Settings) -> None:
         self.frame = Frame.of(video.height, video.width, settings.short_side)
+        _check_size(video, self.frame, settings.mode)
         self.object_ids: list[int] = []
         holds_all = max(video.objects, default=0) <= torch.iinfo(torch.uint8).max
         self.ids = torch.zeros(1, dtype=torch.uint8 if holds_all else torch.int32, device=computing.device)
@@ -191,6 +193,15 @@ class Tracking:
             return list(function(*(tensor[part.start : part.stop] for tensor in tensors)).split(1))
 
         return torch.cat(self._objects.run(of_part, range(len(tensors[0]))))
+
+
+def _check_size(video: Video, frame: Frame, mode: str) -> None:
+    if mode != "stm" and min(frame.size) <= STRIDE:
+        raise VosflowError(
+            f"the frames of video {video.name} are {video.width}x{video.height} pixels, too small for mode {mode}",
+            expected=f"more than {STRIDE} pixels each way: SAM needs more than one place of {STRIDE}x{STRIDE} pixels",
+            remedy="have frames enlarged (short_side: 480), or use mode: stm, which needs no SAM",
+        )
 
 
 def aggregate(masks: Tensor) -> Tensor:

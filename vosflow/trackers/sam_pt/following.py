@@ -36,7 +36,11 @@ class Trajectories:
 
 
 class PointFollower:
-    """Tracks the points of objects; what was tracked before, in this run or another one, it takes from `artefacts`."""
+    """Tracks the points of objects; what was tracked before, in this run or another one, it takes from `artefacts`.
+
+    Attributes:
+        matches_masks: the point tracker matches masks instead of following points, see `PointTracker`.
+    """
 
     def __init__(
         self,
@@ -48,28 +52,34 @@ class PointFollower:
     ) -> None:
         self._settings = settings
         self._point_tracker = point_tracker
+        self.matches_masks = getattr(point_tracker, "matches_masks", False)
+        self._modules = (part_module("point_tracker", settings.point_tracker), *[__name__] * self.matches_masks)
         self._weights = {role: checkpoints[role].sha256 for role in sorted(point_tracker.weights)}
         self._artefacts = artefacts
         self._video = video
 
-    def __call__(self, clip: Clip, queries: np.ndarray, masks: np.ndarray) -> Trajectories:
+    def __call__(self, clip: Clip, queries: np.ndarray, masks: np.ndarray, first: int = 0) -> Trajectories:
         """Follow points through `clip`.
 
         Args:
             queries: float32 [O, P, 3], (frame of the clip, x, y).
-            masks: bool [O, H, W], from which they were sampled; for point trackers that match masks.
+            masks: bool [O, H, W], for point trackers that match masks.
+            first: where in the video the clip begins, a frame: what is random differs from one window to the next.
         """
-        at_once = any(getattr(self._point_tracker, name, False) for name in ("matches_masks", "costs_by_frames"))
+        at_once = self.matches_masks or getattr(self._point_tracker, "costs_by_frames", False)
         most = len(queries) if at_once else self._settings.point_tracker_mask_batch_size
-        groups = [self._follow(clip, queries[k : k + most], masks[k : k + most]) for k in range(0, len(queries), most)]
+        groups = [
+            self._follow(clip, queries[k : k + most], masks[k : k + most], first) for k in range(0, len(queries), most)
+        ]
         return Trajectories(
             np.concatenate([group.positions for group in groups], 1),
             np.concatenate([group.visibility for group in groups], 1),
         )
 
-    def _follow(self, clip: Clip, queries: np.ndarray, masks: np.ndarray) -> Trajectories:
+    def _follow(self, clip: Clip, queries: np.ndarray, masks: np.ndarray, first: int) -> Trajectories:
         objects, count, _ = queries.shape
         flat = np.ascontiguousarray(queries.reshape(-1, 3))
+        frames = queries[:, 0, 0].astype(int).tolist()  # on which objects have their masks
         tracks = self._artefacts.get(
             "point_tracks",
             {
@@ -78,10 +88,10 @@ class PointFollower:
                 "settings": self._settings.point_tracker_settings,
                 "weights": self._weights,
                 "queries": _digest(flat),
-                **self._facts_of_masks(masks),
+                **self._facts_of_masks(masks, first),
             },
-            lambda: vars(self._track(clip, flat, masks, count)),
-            modules=(part_module("point_tracker", self._settings.point_tracker),),
+            lambda: vars(self._track(clip, flat, masks, frames, first)),
+            modules=self._modules,
         )
         visibility = tracks["visible"].astype(np.int8)
         if self._settings.use_patch_matching_filtering:
@@ -95,39 +105,42 @@ class PointFollower:
                 as_bgr=self._settings.compat == "published",
             )
         mark_outside(visibility, tracks["positions"], clip.height, clip.width)
-        frames = len(clip)
-        return Trajectories(
-            tracks["positions"].reshape(frames, objects, count, 2), visibility.reshape(frames, objects, count)
-        )
+        shape = len(clip), objects, count
+        return Trajectories(tracks["positions"].reshape(*shape, 2), visibility.reshape(shape))
 
-    def _facts_of_masks(self, masks: np.ndarray) -> dict[str, object]:
+    def _facts_of_masks(self, masks: np.ndarray, first: int) -> dict[str, object]:
         """What decides the points of a method that matches masks, besides its queries."""
-        if not getattr(self._point_tracker, "matches_masks", False):
+        s = self._settings
+        if not self.matches_masks:
             return {}
-        return {"masks": _digest(np.packbits(masks)), "video": self._video, "seed": self._settings.seed}
+        return {
+            "masks": _digest(np.packbits(masks)),
+            "positives": s.positive_points_per_mask,
+            "video": self._video,
+            "first": first,
+            "seed": s.seed,
+        }
 
-    def _track(self, clip: Clip, flat: np.ndarray, masks: np.ndarray, count: int) -> Tracks:
+    def _track(self, clip: Clip, flat: np.ndarray, masks: np.ndarray, frames: list[int], first: int) -> Tracks:
         import torch
 
         with torch.inference_mode():
-            if not getattr(self._point_tracker, "matches_masks", False):
+            if not self.matches_masks:
                 return self._point_tracker.track(clip, flat, self._artefacts)
-            return self._match(clip, masks, flat[::count, 0].astype(int).tolist())
+            return self._match(clip, masks, frames, first)
 
-    def _match(self, clip: Clip, masks: np.ndarray, frames: list[int]) -> Tracks:
+    def _match(self, clip: Clip, masks: np.ndarray, frames: list[int], first: int) -> Tracks:
         """Points of a method that matches masks: positive ones are inside, negative ones outside."""
         s = self._settings
-        rng = generator(s.seed, self._video, *frames, "matches")
+        rng = generator(s.seed, self._video, *(first + frame for frame in frames), "matches")
         found = [self._point_tracker.track_masks(clip, masks, frames, s.positive_points_per_mask, rng)]
         if s.negative_points_per_mask:
             found.append(self._point_tracker.track_masks(clip, ~masks, frames, s.negative_points_per_mask, rng))
         by_object = (len(clip), len(masks), -1)
         positions = [tracks.positions.reshape(*by_object, 2) for tracks in found]
         visible = [tracks.visible.reshape(by_object) for tracks in found]
-        frames_and_points = (len(clip), -1)
         return Tracks(
-            np.concatenate(positions, 2).reshape(*frames_and_points, 2),
-            np.concatenate(visible, 2).reshape(frames_and_points),
+            np.concatenate(positions, 2).reshape(len(clip), -1, 2), np.concatenate(visible, 2).reshape(len(clip), -1)
         )
 
 

@@ -32,11 +32,7 @@ SAMS = {
     "mobile_sam": f"{_SAMS}.mobile_sam:MobileSam",
 }
 KINDS = {
-    "point_tracker": (
-        POINT_TRACKERS,
-        ("Settings", "weights", "joint", "load"),
-        "vosflow/trackers/sam_pt/points/base.py",
-    ),
+    "point_tracker": (POINT_TRACKERS, ("Settings", "weights", "load"), "vosflow/trackers/sam_pt/points/base.py"),
     "sam": (SAMS, ("weights", "image_size", "load", "encode", "decode"), "vosflow/trackers/sam_pt/sams/base.py"),
 }
 

@@ -106,7 +106,10 @@ class Predictor:
         end = min(start + s.reinit_horizon, len(clip))
         part = clip.part(start, start + s.reinit_point_tracker_horizon)
         queries = windows.queries[active] - np.array([start, 0, 0], np.float32)
-        points = self._follow(part, queries, windows.masks[active])
+        given = windows.masks[active]
+        if s.compat == "published" and self._follow.matches_masks:
+            given = self._ask_for_masks(start, queries)
+        points = self._follow(part, queries, given, start)
         masks = np.zeros((len(active), end - start, clip.height, clip.width), bool)
         for i in range(end - start):
             everyone = range(len(active))
@@ -131,3 +134,12 @@ class Predictor:
         windows.queries[again] = self._sample(
             clip, windows.masks[again], windows.starts[again].tolist(), [ids[k] for k in again]
         )
+
+    def _ask_for_masks(self, index: int, queries: np.ndarray) -> np.ndarray:
+        """The masks that SAM makes of objects' query points on frame `index`, each by itself: bool [O, H, W]."""
+        masks = np.zeros((len(queries), self._clip.height, self._clip.width), bool)
+        for mask, points in zip(masks, queries[:, None, :, 1:], strict=True):
+            found = self._prompter.predict(self._clip, index, points, np.ones(points.shape[:2], np.int8), [0])[0]
+            if found.logits is not None:
+                mask[:] = (found.logits > 0).cpu().numpy()
+        return masks

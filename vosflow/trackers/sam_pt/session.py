@@ -14,6 +14,7 @@ from vosflow.trackers.prompts import first_index, prompts_by_frame
 from vosflow.trackers.sam_pt.clip import Clip
 from vosflow.trackers.sam_pt.following import PointFollower
 from vosflow.trackers.sam_pt.merging import Merger, resize_logits, resize_mask
+from vosflow.trackers.sam_pt.parts import part_module
 from vosflow.trackers.sam_pt.predicting import Objects, Predictor
 from vosflow.trackers.sam_pt.prompting import FrameEmbeddings, Prompter
 from vosflow.trackers.sam_pt.queries import PointSampler
@@ -41,10 +42,11 @@ class Session:
     ) -> None:
         self.video = video
         self.settings = settings
-        self.sam = sam
         self.device = device
+        self._sam = sam
+        self._sam_weights = checkpoints["sam"].sha256
         self.clip = Clip.of_video(video, longest_side=settings.longest_size, shortest_side=settings.size)
-        embeddings = FrameEmbeddings(sam, settings.sam, checkpoints["sam"].sha256, video.artefacts, device)
+        embeddings = FrameEmbeddings(sam, settings.sam, self._sam_weights, video.artefacts, device)
         self.predictor = Predictor(
             self.clip,
             settings,
@@ -52,6 +54,21 @@ class Session:
             PointFollower(settings, point_tracker, checkpoints, video.artefacts, video.name),
             Prompter(sam, settings, embeddings, video.name),
         )
+
+    def propose(self) -> np.ndarray:
+        """Masks of what SAM sees on the first frame, the best one first: bool [N, H, W] at the clip's size.
+
+        They are an artefact: a SAM is asked a thousand times for them, whatever tracks them afterwards.
+        """
+        s, clip = self.settings, self.clip
+
+        def make() -> dict[str, np.ndarray]:
+            with torch.inference_mode():
+                return {"packed": np.packbits(self._sam.propose(clip[0], s.max_num_masks).masks, axis=2)}
+
+        facts = {"frame": clip.digest(0), "sam": s.sam, "weights": self._sam_weights, "most": s.max_num_masks}
+        packed = self.video.artefacts.get("proposals", facts, make, modules=(part_module("sam", s.sam),))["packed"]
+        return np.unpackbits(packed, axis=2, count=clip.width).astype(bool)
 
 
 def track_objects(session: Session) -> Iterator[tuple[str, Masks]]:
@@ -82,14 +99,13 @@ def track_objects(session: Session) -> Iterator[tuple[str, Masks]]:
 def track_instances(session: Session) -> Iterator[tuple[str, Masks]]:
     """Objects that SAM proposes on the first frame; their masks may overlap. Sets the video's scores."""
     video, clip = session.video, session.clip
-    with torch.inference_mode():
-        proposals = session.sam.propose(clip[0], session.settings.max_num_masks)
-    count = len(proposals.masks)
+    proposals = session.propose()
+    count = len(proposals)
     if not count:
         video.remark("SAM proposed no object on the first frame.")
         yield from ((name, {}) for name in video.frame_names)
         return
-    objects = Objects(list(range(1, count + 1)), [0] * count, proposals.masks)
+    objects = Objects(list(range(1, count + 1)), [0] * count, proposals)
     ious = np.full((len(clip), count), np.nan)
     for index, predictions in enumerate(session.predictor.predict(objects, at_start=True, frames=range(len(clip)))):
         masks = {}

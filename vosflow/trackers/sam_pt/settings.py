@@ -55,6 +55,8 @@ class Settings(TrackerSettings):
             6. Where frames are enlarged, objects without a mask on a frame leave the others alone; in the published
                code the first row and column of the frame become background then.
             7. Patches are compared in Lab of RGB images; the published code takes them for BGR.
+            8. Point trackers that match masks (SuperGlue) match the masks that an object starts again from; the
+               published code lets SAM make masks of the new query points, and matches those.
             Point trackers with defects of their own have a `compat`, too, which follows this one.
 
         point_tracker: name or import path, see vosflow/trackers/sam_pt/parts.py.
@@ -91,16 +93,16 @@ class Settings(TrackerSettings):
     negative_points_per_mask: int = Field(1, strict=True, ge=0)
     positive_point_selection_method: Sampler = "kmedoids"
     negative_point_selection_method: Sampler = "mixed"
-    add_other_objects_positive_points_as_negative_points: bool = True
+    add_other_objects_positive_points_as_negative_points: bool = Field(True, strict=True)
     max_other_objects_positive_points: int | None = Field(None, strict=True, ge=0)
     point_tracker_mask_batch_size: int = Field(5, strict=True, ge=1)
     masks_batch_size: int = Field(5, strict=True, ge=1)
     sam_iou_threshold: float = Field(0.7, allow_inf_nan=False)
     iterative_refinement_iterations: int = Field(12, strict=True, ge=0)
-    use_patch_matching_filtering: bool = False
+    use_patch_matching_filtering: bool = Field(False, strict=True)
     patch_size: int = Field(3, strict=True, ge=1)
     patch_similarity_threshold: float = Field(0.01, allow_inf_nan=False)
-    use_point_reinit: bool = False
+    use_point_reinit: bool = Field(False, strict=True)
     reinit_variant: Literal[
         "reinit-on-horizon-and-sync-masks",
         "reinit-at-median-of-area-diff",

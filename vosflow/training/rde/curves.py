@@ -18,9 +18,12 @@ COLUMNS = (
     "f4",
     "iou",
     "held_out_J",
+    "skipped",
     "seconds",
 )
-"""seconds: of one iteration. iou: of predicted and true masks of the training clips. Empty where there is none."""
+"""iou: of predicted and true masks of the training clips. skipped: iterations that changed no weights, because the loss
+was not finite, or its gradient, or that was huge. Means are over what is finite. seconds: of one iteration. Empty where
+there is none."""
 
 Row = Mapping[str, float]
 

@@ -13,23 +13,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from vosflow.datasets.demo import (
-    FRAMES,
-    HEIGHT,
-    JPEG_QUALITY,
-    KINDS,
-    WIDTH,
-    Curve,
-    Scene,
-    make_scene,
-    render,
-    render_clip,
-)
-from vosflow.datasets.training_sets import FLAT_SETS
+from vosflow.datasets.demo import JPEG_QUALITY, render_clip
+from vosflow.datasets.demo_drawing import FRAMES, HEIGHT, WIDTH, Curve, Scene, render
+from vosflow.datasets.demo_scenes import KINDS, make_scene
+from vosflow.datasets.training_sets import DAVIS_LIST, FLAT_SETS
 from vosflow.errors import cannot_write
 from vosflow.masks import DAVIS_PALETTE
 
-DAVIS_LIST = "ImageSets/2017/train.txt"
 FIRST_SEED = 500_000  # of the still images; all seeds are far from those of the demo dataset and of other trainings
 STILL_IMAGES = 320
 VIDEOS = {"bl30k": 300, "davis": 40, "youtube": 200}

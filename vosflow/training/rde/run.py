@@ -15,6 +15,7 @@ import torch.distributed as dist
 
 from vosflow.errors import VosflowError, cannot_write
 from vosflow.gpu import end_with_parent, resolve_device
+from vosflow.training.rde.saving import remove_leftovers
 from vosflow.training.rde.stage import StagePlan
 from vosflow.training.rde.telling import Telling
 from vosflow.training.rde.trainer import Group, StageTraining
@@ -31,12 +32,22 @@ def train_alone(plan: StagePlan, folder: str | Path, device: str, stop_at: int |
 
 
 def train_in_group(plan: StagePlan, folder: str | Path, device: str) -> None:
-    """The same in one of the processes that torchrun or `start_group` started: over nccl on GPUs, gloo on CPUs."""
+    """The same in one of the processes that torchrun or `start_group` started: over nccl on GPUs, gloo on CPUs.
+
+    They may be on several nodes, if these share the folder. All but the first only read there.
+    """
     end_with_parent()
-    rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    rank, size, on_node = (int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
     device = resolve_device(device)
     if device == "cuda":
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+        if on_node >= torch.cuda.device_count():
+            raise VosflowError(
+                f"there are more processes than the {torch.cuda.device_count()} GPUs that {socket.gethostname()} shows",
+                path="--nproc-per-node",
+                expected="a GPU for each process",
+                remedy="start fewer processes on each node, and more nodes; or ask the scheduler for more GPUs",
+            )
+        torch.cuda.set_device(on_node)
     with _hold(Path(folder)) if rank == 0 else contextlib.nullcontext():
         dist.init_process_group("nccl" if device == "cuda" else "gloo")
         try:
@@ -84,4 +95,5 @@ def _hold(folder: Path) -> Iterator[None]:
         job = os.environ.get("SLURM_JOB_ID")
         file.write(f"{socket.gethostname()}, process {os.getpid()}" + (f", Slurm job {job}" if job else ""))
         file.flush()
+        remove_leftovers(folder)
         yield

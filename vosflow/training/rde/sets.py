@@ -20,11 +20,10 @@ import numpy as np
 from PIL import Image
 
 from vosflow.datasets.lists import folder_names, read_names
-from vosflow.datasets.training_sets import ImagePair, list_static_images
+from vosflow.datasets.training_sets import DAVIS_LIST, ImagePair, list_static_images, videos_folder
 from vosflow.errors import VosflowError
 from vosflow.training.rde.augmentation import Pair
 
-DAVIS_LIST = "ImageSets/2017/train.txt"
 FEWEST_FRAMES = 3  # videos with fewer are left out, as the authors do
 TRIES = 5  # to find a clip whose first frame has an object
 SMALL, TINY, GROWN = 900, 100, 400  # pixels, of objects of BL30K in a crop of 384 x 384
@@ -82,7 +81,7 @@ def read_set(kind: str, root: str | Path) -> VideoSet | list[ImagePair]:
     if kind == "static":
         return list_static_images(root)
     names = read_names(Path(root) / DAVIS_LIST) if kind == "davis" else None
-    images, masks = (_videos_folder(Path(root) / part) for part in ("JPEGImages", "Annotations"))
+    images, masks = (videos_folder(root, part) for part in ("JPEGImages", "Annotations"))
     return VideoSet(images, masks, _list_videos(images, masks, names), **TRAITS[kind])
 
 
@@ -211,8 +210,3 @@ def _read(path: Path) -> Image.Image:
             expected="a complete image file",
             remedy="restore it; with `skip_unreadable: true` in the stage's settings training goes on without it",
         ) from error
-
-
-def _videos_folder(folder: Path) -> Path:
-    """Where the folders of videos are: DAVIS has one per resolution in between."""
-    return folder / "480p" if (folder / "480p").is_dir() else folder

@@ -15,7 +15,19 @@ CHAINS = ((0, 1, 2), (0, 3))
 SETS = {0: ("static",), 1: ("bl30k",), 2: ("davis", "youtube"), 3: ("davis", "youtube")}
 """The training sets of each stage."""
 
-PRACTICAL = ("skip_unreadable", "measure_every", "log_every", "save_every", "workers", "threads", "hours")
+SHARED = ("batch_size", "processes")
+"""How the clips of an iteration are shared out. Their product decides the weights; each alone only last bits."""
+
+PRACTICAL = (
+    *SHARED,
+    "skip_unreadable",
+    "measure_every",
+    "log_every",
+    "save_every",
+    "workers",
+    "threads",
+    "hours",
+)
 """Settings that do not decide the weights (threads but for last bits): a stage under way, or done, may change them.
 
 skip_unreadable decides nothing up to the first file that cannot be read, where training ends without it: it must be
@@ -34,7 +46,8 @@ class StageSettings(BaseModel):
         learning_rate: of Adam; a tenth of it after each of `milestones` (iterations).
         warmup: iterations in which the rate rises from 0 to that.
         batch_size: clips in one iteration on each process.
-        processes: GPUs that train together, one process each; on a CPU processes, too.
+        processes: GPUs that train together, one process each; on a CPU processes, too. A stage under way may change to
+            another number, if batch_size changes with it: as many clips are in an iteration, and the same ones.
         bootstrap: until the first iteration all pixels count; from there fewer, until at the second only the `hardest`
             share of them does.
         kl_weight: of the pull of values of perturbed masks towards those of the true ones.
@@ -47,8 +60,9 @@ class StageSettings(BaseModel):
         weight_decay: of Adam.
         clip_gradient: largest norm of the gradient; None: any.
         compression: how SAM begins, if the weights before have none. "random" as the authors' does, "average": it
-            begins as the mean of both memories, which does not blow up.
-        precision: of the network on a GPU; "float16" is the authors' automatic mixed precision. A CPU computes in
+            begins as the mean of both memories, which does not blow up. See `vosflow.training.rde.start.next_network`.
+        precision: of the network on a GPU; "float16" is the authors' automatic mixed precision. What is in float32,
+            all of it or the part that must be, has its convolutions in TF32 (torch's default). A CPU computes in
             float32 whatever this says.
         held_out: videos (or images), the last of the set, that are not trained on, but on which J is measured.
         seed: of the order of clips, of crops and of random weights.
@@ -99,9 +113,14 @@ class StageSettings(BaseModel):
         return self
 
     @property
+    def clips(self) -> int:
+        """Clips in one iteration, on all processes."""
+        return self.batch_size * self.processes
+
+    @property
     def deciding(self) -> dict[str, Any]:
-        """Those settings that decide the weights, as plain data."""
-        return self.model_dump(mode="json", exclude=set(PRACTICAL))
+        """What of the settings decides the weights, as plain data."""
+        return {**self.model_dump(mode="json", exclude=set(PRACTICAL)), "clips": self.clips}
 
     @property
     def practical(self) -> dict[str, Any]:

@@ -51,6 +51,14 @@ def next_network(stage: int, path: str | Path, width: int, key_channels: int, se
 
     What stage 0 does not have is added: a fifth input channel for the others' masks (orthogonal), and SAM.
 
+    SAM begins with torch's random weights, as in the authors' code (model/modules.py of their repository; zeros for the
+    last layer of its attention stand there, commented out), or as `average_memories`. It feeds on its own output, and
+    without a norm or a softmax its attention is cubic in what it gets. So with random weights size decides: values of
+    rms 0.3 shrink from round to round, from about 1 on they grow. Measured with 512 channels over the three rounds of a
+    training clip: 3 becomes 30, 1e4, 1e12. A network of full size that begins at random has values of rms 1.7, and a
+    first loss of 1e3 to 1e4 on small crops; 1e17 was seen. From trained weights of stage 0 the authors saw NaN for some
+    iterations, which their loss scale skips (issue 2 of their repository); so does the trainer here.
+
     Raises:
         VosflowError: weights missing, damaged, of another width, or of a stage that cannot come before.
     """
@@ -84,8 +92,7 @@ def next_network(stage: int, path: str | Path, width: int, key_channels: int, se
 def average_memories(compression: MemoryCompression, noise: float = 0.1) -> None:
     """Make SAM begin as the mean of the old and the new memory, with a little of itself, at random.
 
-    Not the authors' way, whose SAM begins at random. It feeds its output to itself, and its attention is cubic in it:
-    with random weights losses of 1e17 were seen in the first iteration.
+    Not the authors' way, whose SAM begins at random: see `next_network`. Here values keep their size.
 
     Args:
         noise: factor of the random weights that stay.

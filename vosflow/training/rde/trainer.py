@@ -3,13 +3,20 @@
 What a stage computes follows from its plan alone: samples from the seed and their position, rates from the iteration.
 So a work file needs the weights, the optimizer, the loss scale and the number of the iteration, and a killed training
 goes on with the same numbers (on a CPU bit for bit; GPUs add gradients in any order).
+
+An iteration whose loss or gradient is not finite changes no weights, at any precision. The authors train so: their loss
+scale leaves such steps out, and for a while there are some when SAM begins at random (issue 2 of their repository).
+Their SAM overflows in float16 where this one, in float32, gives a finite loss with a huge gradient. So, where it is not
+clipped, a huge gradient is skipped as well: Adam would remember its square for ten thousands of iterations, and hardly
+move those weights. The curves count what is skipped. A work file is written only of a state whose next iteration is
+sound: from there training can go on.
 """
 
 from __future__ import annotations
 
-import os
+import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,11 +29,13 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
-from vosflow.errors import VosflowError, cannot_write
+from vosflow.errors import VosflowError
+from vosflow.training.rde.continuing import begin_or_compare, check_agreement, check_plan, list_facts
 from vosflow.training.rde.curves import Row, TensorBoard, curves_text
 from vosflow.training.rde.measuring import mean_iou, measure, write_samples
 from vosflow.training.rde.passes import Batch, TrainingPass
 from vosflow.training.rde.samples import Samples, collate
+from vosflow.training.rde.saving import CURVES, EVENTS, SAMPLES, WEIGHTS, WORK, save_state, write_aside
 from vosflow.training.rde.schedules import counted_share, learning_rate
 from vosflow.training.rde.sets import read_set
 from vosflow.training.rde.stage import StagePlan
@@ -34,9 +43,8 @@ from vosflow.training.rde.start import first_network, next_network
 from vosflow.training.rde.telling import Telling
 
 CALIBRATION = (4, 8)  # batches, samples in each: the same however many processes there are
-BROKEN_STEPS = 50  # losses that are not finite, one after the other, that the loss scale may need to come down
-
-WORK, WEIGHTS, CURVES, SAMPLES, EVENTS = "work.pt", "weights.safetensors", "curves.csv", "samples.png", "tensorboard"
+BROKEN_STEPS = 50  # iterations that are skipped, one after the other: the loss scale may need some to come down
+LARGEST = 65504.0  # norm of a gradient that is not clipped: the largest number of float16, in which the authors train
 
 
 @dataclass(frozen=True)
@@ -70,14 +78,19 @@ class StageTraining:
                 f"the stage is to be trained by {settings.processes} processes, and these are {group.size}",
                 path="processes",
                 expected="as many as its settings say: batches and the order of clips depend on it",
-                remedy=f"torchrun --nproc-per-node {settings.processes}, or change `processes` in the settings",
+                remedy=f"torchrun --nproc-per-node {settings.processes} (over several nodes: that many in all), or "
+                "change `processes` in the settings, and batch_size with it",
             )
         self.plan, self.settings, self.group, self.folder = plan, settings, group, Path(folder)
         self.iteration = 0
         self.rows: list[dict[str, float]] = []
         self._recent: list[dict[str, float]] = []
-        self._broken = 0  # losses that were not finite, one after the other
+        self._broken = 0  # iterations that were skipped, one after the other
+        self._save_is_due = False
         self._sets = [read_set(part.kind, part.root) for part in plan.sets]
+        facts = list_facts(plan, self._sets)
+        if group.leads:
+            begin_or_compare(self.folder, plan, facts)
         network = self._begin().to(group.device).eval()  # batch normalisation stays as it is, also in training
         self.step = TrainingPass(network, settings)
         self._parallel = (
@@ -90,6 +103,8 @@ class StageTraining:
         self.scaler = torch.amp.GradScaler(group.device, enabled=self._precision == torch.float16)
         if (self.folder / WORK).exists():
             self._continue()
+        if group.size > 1:
+            check_agreement({"the iteration": self.iteration, **facts})
 
     def run(self, telling: Telling, stop_at: int | None = None) -> None:
         """Train to the end, or up to the iteration `stop_at`; writes all files."""
@@ -98,20 +113,21 @@ class StageTraining:
         board = TensorBoard(self.folder / EVENTS, self.iteration) if self.group.leads else None
         if self.iteration == 0:
             self._tell({"iteration": 0, **self._measurement()}, telling, board)
-        began, since = time.perf_counter(), self.iteration
+        start = since = self.iteration
+        began = time.perf_counter()
         for batch in self._batches(end):
             self._end_together(batch)
             self._recent.append(self.update(batch))
             measures = self._is_due(self.settings.measure_every, self.settings.iterations)
             if measures or self._is_due(self.settings.log_every, end):
-                row = {name: float(np.mean([row[name] for row in self._recent])) for name in self._recent[0]}
                 seconds = (time.perf_counter() - began) / (self.iteration - since)
-                row |= {"iteration": self.iteration, "seconds": seconds}
+                row = {**_summary(self._recent), "iteration": self.iteration, "seconds": seconds}
                 self._tell(row | (self._measurement() if measures else {}), telling, board)
                 self._recent, began, since = [], time.perf_counter(), self.iteration
             telling.advance(self.iteration)
-            if self._is_due(self.settings.save_every, end):
-                self.save()
+            self._save_is_due |= self.iteration % self.settings.save_every == 0
+        if self.iteration > start:
+            self.save()
         if board is not None:
             board.close()
         if self.iteration == self.settings.iterations:
@@ -132,16 +148,17 @@ class StageTraining:
             failed = bool(count)
         if not failed:
             return
-        self.save()
+        if not self._broken:
+            self.save()
         if self.group.size > 1:
             dist.barrier()  # whoever starts the processes kills all of them when one has ended
         raise batch if isinstance(batch, VosflowError) else SystemExit(1)
 
     def update(self, batch: Batch) -> dict[str, float]:
-        """One iteration; returns its numbers.
+        """One iteration; returns its numbers. Saves the state before it, if that is due.
 
         Raises:
-            VosflowError: the loss is not finite, and no loss scale could help.
+            VosflowError: the loss or the gradient is not finite, nor were those of many iterations before.
         """
         settings, batch = self.settings, batch.to(self.group.device)
         rate, share = learning_rate(settings, self.iteration), counted_share(settings, self.iteration)
@@ -152,17 +169,24 @@ class StageTraining:
             passed = self._parallel(batch, share)
         self.optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(passed.loss).backward()
-        if settings.clip_gradient is not None:
-            self.scaler.unscale_(self.optimizer)
-            nn.utils.clip_grad_norm_(self.step.parameters(), settings.clip_gradient)
+        self.scaler.unscale_(self.optimizer)
+        weights = list(self.step.parameters())
+        norm = nn.utils.get_total_norm([weight.grad for weight in weights if weight.grad is not None])
         terms = {name: float(term) for name, term in passed.terms.items()}
         iou = mean_iou(passed.predicted, batch.labels[:, 1:], batch.objects)
         numbers = self._over_processes({"loss": float(passed.loss.detach()), **terms, "iou": iou})
-        self._check(numbers["loss"])
-        self.scaler.step(self.optimizer)
+        largest = LARGEST if settings.clip_gradient is None else np.finfo(np.float32).max
+        sound = bool(np.isfinite(numbers["loss"]) and float(norm) <= largest)  # the same in all processes
+        if sound:
+            if self._save_is_due:
+                self.save()
+            if settings.clip_gradient is not None:
+                nn.utils.clip_grads_with_norm_(weights, settings.clip_gradient, norm)
+            self.scaler.step(self.optimizer)
+        self._count(sound, numbers["loss"], float(norm))
         self.scaler.update()
         self.iteration += 1
-        return {"learning_rate": rate, "counted_share": share, **numbers}
+        return {"learning_rate": rate, "counted_share": share, **numbers, "skipped": float(not sound)}
 
     def _over_processes(self, numbers: dict[str, float]) -> dict[str, float]:
         """Means over the processes: curves are of whole batches, and a loss that is not finite is so for all."""
@@ -174,6 +198,7 @@ class StageTraining:
 
     def save(self) -> None:
         """Write all that is needed to go on, atomically, and the curves."""
+        self._save_is_due = False
         if not self.group.leads:
             return
         state = {
@@ -185,8 +210,9 @@ class StageTraining:
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
             "rng": torch.get_rng_state(),
+            "made_with": self._made_with(),
         }
-        write_aside(self.folder / WORK, lambda aside: torch.save(state, aside))
+        write_aside(self.folder / WORK, lambda aside: save_state(state, aside))
         self._write_curves()
 
     def _write_curves(self) -> None:
@@ -196,26 +222,34 @@ class StageTraining:
         path = self.folder / WORK
         try:
             state = torch.load(path, map_location="cpu", weights_only=True)
-            same = state["plan"] == self.plan.deciding()
+            check_plan(state["plan"], self.plan, path)
+            self.iteration, self.rows, self._recent = state["iteration"], state["rows"], state["recent"]
+            self.step.network.load_state_dict(state["network"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            if state["scaler"]:  # empty where it was on a CPU
+                self.scaler.load_state_dict(state["scaler"])
+            torch.set_rng_state(state["rng"])
+        except VosflowError:
+            raise
         except Exception as error:  # torch raises anything from OSError to UnpicklingError
             raise VosflowError(
                 f"not a readable state of training ({type(error).__name__}: {error})",
                 path=path,
-                expected="the work file of this stage",
-                remedy="delete it to start the stage from scratch",
+                expected="the work file of this stage, of this network",
+                remedy="restore it, or delete it to start the stage from scratch",
             ) from error
-        if not same:
-            raise VosflowError(
-                "the work file belongs to another training: settings, sets or weights before differ",
-                path=path,
-                expected="the plan that it was begun with",
-                remedy="name another folder, or delete the file to start from scratch",
+        before, now = state.get("made_with", self._made_with()), self._made_with()
+        if self.group.leads and before != now:
+            print(
+                f"stage {self.plan.stage} goes on after iteration {self.iteration} with {now}, and was trained with "
+                f"{before} so far: what follows differs in last digits",
+                file=sys.stderr,
+                flush=True,
             )
-        self.iteration, self.rows, self._recent = state["iteration"], state["rows"], state["recent"]
-        self.step.network.load_state_dict(state["network"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.scaler.load_state_dict(state["scaler"])
-        torch.set_rng_state(state["rng"])
+
+    def _made_with(self) -> str:
+        """What the last digits depend on."""
+        return f"torch {torch.__version__} on {self.group.size} x {self.group.device}"
 
     def _begin(self) -> nn.Module:
         plan = self.plan
@@ -250,15 +284,16 @@ class StageTraining:
             return {}
         return {"held_out_J": measure(self.step, samples, self.settings.batch_size, self.group.device)}
 
-    def _check(self, loss: float) -> None:
-        self._broken = 0 if np.isfinite(loss) else self._broken + 1
-        if self._broken > (BROKEN_STEPS if self.scaler.is_enabled() else 0):
+    def _count(self, sound: bool, loss: float, norm: float) -> None:
+        self._broken = 0 if sound else self._broken + 1
+        if self._broken > min(BROKEN_STEPS, self.settings.iterations - 1):
             raise VosflowError(
-                f"the loss is {loss} in iteration {self.iteration} of stage {self.plan.stage}",
+                f"the loss is {loss} in iteration {self.iteration} of stage {self.plan.stage}, the norm of its "
+                f"gradient {norm}, and so it was for {self._broken} iterations",
                 path=self.folder / WORK,
-                expected="a finite number",
-                remedy="lower learning_rate, or say clip_gradient: 1 and compression: average; the work file holds the "
-                "last state before",
+                expected=f"finite numbers, and without clip_gradient a norm of {LARGEST:g} at most",
+                remedy="the work file, if there is one, holds the last state with finite ones: start again. If it ends "
+                "so again, train the stage with a lower learning_rate, with clip_gradient: 1 or compression: average",
             )
 
     def _tell(self, row: dict[str, float], telling: Telling, board: TensorBoard | None) -> None:
@@ -279,16 +314,13 @@ class StageTraining:
         write_aside(self.folder / WEIGHTS, lambda aside: aside.write_bytes(to_safetensors(weights, facts)))
 
 
-def write_aside(path: Path, write: Callable[[Path], object]) -> None:
-    """Write a file so that it appears complete or not at all; raises DiskError if it cannot be written."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}{path.suffix}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write(aside)
-        os.replace(aside, path)
-    except (OSError, RuntimeError) as error:  # torch tells a full disk as RuntimeError
-        aside.unlink(missing_ok=True)
-        raise cannot_write(path, error if isinstance(error, OSError) else OSError(str(error))) from error
+def _summary(rows: list[dict[str, float]]) -> dict[str, float]:
+    """Means of the numbers of some iterations where these are finite, and how many iterations were skipped."""
+    means = {}
+    for name in rows[-1]:
+        if values := [row[name] for row in rows if np.isfinite(row[name])]:
+            means[name] = float(np.mean(values))
+    return {**means, "skipped": sum(row.get("skipped", 0.0) for row in rows)}
 
 
 def _sound(batch: object) -> object:

@@ -44,7 +44,6 @@ class PointTracker(Protocol):
     Attributes:
         Settings: its knobs.
         weights: what it needs, by role: usually {"point_tracker": Part(network=..., checkpoint=...)}.
-        joint: points of one call influence each other, so that which objects share a call is part of the method.
 
     A method that matches masks instead of following points sets `matches_masks = True` and has, instead of `track`,
     `track_masks(clip, masks, frames, count, generator) -> Tracks`: masks bool [O, H, W], each on frame `frames[o]` of
@@ -57,7 +56,6 @@ class PointTracker(Protocol):
 
     Settings: ClassVar[type[PointTrackerSettings]]
     weights: ClassVar[Mapping[str, Part]]
-    joint: ClassVar[bool]
 
     def __init__(self, settings: PointTrackerSettings, checkpoints: Mapping[str, Checkpoint], device: str) -> None: ...
 

@@ -52,7 +52,6 @@ class CoTracker:
 
     Settings = Settings
     weights = {"point_tracker": Part(network="cotracker", checkpoint="cotracker_stride_4_wind_8")}
-    joint = True
 
     def __init__(self, settings: Settings, checkpoints: Mapping[str, Checkpoint], device: str) -> None:
         self.settings = settings

@@ -38,7 +38,6 @@ class CoTracker3:
 
     Settings = Settings
     weights = {"point_tracker": Part(network="cotracker3", checkpoint="cotracker3_scaled_online")}
-    joint = True
 
     def __init__(self, settings: Settings, checkpoints: Mapping[str, Checkpoint], device: str) -> None:
         self.settings = settings

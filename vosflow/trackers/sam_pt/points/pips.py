@@ -46,7 +46,6 @@ class Pips:
 
     Settings = Settings
     weights = {"point_tracker": Part(network="pips", checkpoint="pips")}
-    joint = False
 
     def __init__(self, settings: Settings, checkpoints: Mapping[str, Checkpoint], device: str) -> None:
         self.settings = settings

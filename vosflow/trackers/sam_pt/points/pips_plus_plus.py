@@ -45,7 +45,6 @@ class PipsPlusPlus:
 
     Settings = Settings
     weights = {"point_tracker": Part(network="pips_plus_plus", checkpoint="pips_plus_plus")}
-    joint = False
 
     def __init__(self, settings: Settings, checkpoints: Mapping[str, Checkpoint], device: str) -> None:
         self.settings = settings

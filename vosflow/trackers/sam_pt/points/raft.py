@@ -40,7 +40,6 @@ class Raft:
 
     Settings = Settings
     weights = {"point_tracker": Part(network="raft", checkpoint="raft_things")}
-    joint = False
     costs_by_frames = True
 
     def __init__(self, settings: Settings, checkpoints: Mapping[str, Checkpoint], device: str) -> None:

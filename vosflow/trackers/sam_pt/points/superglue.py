@@ -37,9 +37,10 @@ class SuperGlueSettings(PointTrackerSettings):
         remove_borders: and are at least this many pixels away from the border.
         sinkhorn_iterations: of the assignment.
         match_threshold: matches have a higher probability.
-        compat: "published" does as the authors of SAM-PT: of the matches those are taken whose keypoint in the other
-            frame is where the mask was, they are drawn with replacement, and the mask's own frame has no points.
-            "fixed" takes matches of keypoints in the mask, each at most once, and keypoints on the mask's own frame.
+        compat: "published" does as the authors of SAM-PT: all masks count as masks of the clip's first frame, which has
+            no points; of the matches those are taken whose keypoint in the other frame is where the mask was, and they
+            are drawn with replacement. "fixed" matches each mask's own frame, takes matches of keypoints in the mask,
+            each at most once, and keypoints on the mask's own frame.
     """
 
     nms_radius: int = Field(3, ge=0)
@@ -51,19 +52,13 @@ class SuperGlueSettings(PointTrackerSettings):
 
 
 class SuperGlue:
-    """SuperGlue. Frames are matched at the size they have; objects may have their masks on different frames.
-
-    Under both values of `compat` it departs from the authors in two things: they match everything with the first frame,
-    also objects whose masks are on later ones, which are matched from there here; and in re-initialisation they match
-    masks that SAM makes of the query points, where here it is the masks that these were drawn from.
-    """
+    """SuperGlue. Frames are matched at the size they have."""
 
     Settings: ClassVar[type[SuperGlueSettings]] = SuperGlueSettings
     weights: ClassVar[Mapping[str, Part]] = {
         "point_tracker": Part(network="superglue", checkpoint="superglue_outdoor"),
         "keypoints": Part(network="superpoint", checkpoint="superpoint_v1"),
     }
-    joint: ClassVar[bool] = True
     matches_masks: ClassVar[bool] = True
 
     def __init__(self, settings: SuperGlueSettings, checkpoints: Mapping[str, Checkpoint], device: str) -> None:
@@ -99,6 +94,8 @@ class SuperGlue:
         from vosflow.trackers.sam_pt.points.networks import float32, refuse_small
 
         refuse_small(clip, SMALLEST_SIDE, "SuperGlue", "SuperPoint looks at cells of 8 x 8 pixels")
+        if self.settings.compat == "published":
+            frames = [0] * len(frames)
         digests = {clip.digest(index) for index in range(len(clip))}
         self._matches = {pair: found for pair, found in self._matches.items() if digests.issuperset(pair)}
         positions = np.full((len(clip), len(masks), count, 2), MISSING, np.float32)

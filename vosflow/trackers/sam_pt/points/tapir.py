@@ -37,7 +37,6 @@ class Tapir:
 
     Settings: ClassVar[type[TapirSettings]] = TapirSettings
     weights: ClassVar[Mapping[str, Part]] = {"point_tracker": Part(network="tapir", checkpoint="tapir_panning")}
-    joint: ClassVar[bool] = False
 
     def __init__(self, settings: TapirSettings, checkpoints: Mapping[str, Checkpoint], device: str) -> None:
         self.settings = settings
@@ -92,16 +91,22 @@ class Tapir:
     def _encode(self, clip: Clip, artefacts: Artefacts) -> tuple[torch.Tensor, ...]:
         """Features of all frames, on the device: [T, 64, 64, 128] and [T, 32, 32, 256].
 
-        Those of the last clip are kept: the next call is mostly about other objects of it, or a part of it.
+        Those of the last clip are kept: the next call is mostly about other objects of it, or a part of it. Where it is
+        not, they are let go first: features of two clips may be more than the device holds.
         """
-        import torch
-
         digests = [clip.digest(index) for index in range(len(clip))]
         if digests != self._digests:
-            kept = {digest: [level[row] for level in self._features] for row, digest in enumerate(self._digests)}
-            frames = [kept.get(digest) or self._encode_frame(clip, i, artefacts) for i, digest in enumerate(digests)]
-            self._features = tuple(torch.stack(level) for level in zip(*frames, strict=True))
-            self._digests = digests
+            rows = {digest: row for row, digest in enumerate(self._digests)}
+            last = () if rows.keys().isdisjoint(digests) else self._features
+            self._digests, self._features = [], ()
+            levels: list[torch.Tensor] = []
+            for index, digest in enumerate(digests):
+                known = last and digest in rows
+                frame = [level[rows[digest]] for level in last] if known else self._encode_frame(clip, index, artefacts)
+                levels = levels or [level.new_empty(len(clip), *level.shape) for level in frame]
+                for level, features in zip(levels, frame, strict=True):
+                    level[index] = features
+            self._digests, self._features = digests, tuple(levels)
         return self._features
 
     def _encode_frame(self, clip: Clip, index: int, artefacts: Artefacts) -> list[torch.Tensor]:

@@ -33,7 +33,6 @@ class TapNet:
 
     Settings: ClassVar[type[TapNetSettings]] = TapNetSettings
     weights: ClassVar[Mapping[str, Part]] = {"point_tracker": Part(network="tapnet", checkpoint="tapnet")}
-    joint: ClassVar[bool] = False
 
     def __init__(self, settings: TapNetSettings, checkpoints: Mapping[str, Checkpoint], device: str) -> None:
         self.settings = settings
