@@ -231,6 +231,8 @@ def test_what_trainings_will_take(tmp_path):
     ]
     Path(jobs[1].curves).write_text("iteration,seconds\n0,\n")
     assert "nothing done yet" in list(forecast_trainings(jobs))[1]
+    (Path(jobs[1].folder) / "work.pt").touch()
+    assert "; begun, its next job tells how far it is; its jobs" in list(forecast_trainings(jobs))[1]
 
 
 @pytest.mark.parametrize("text", [None, "default-resources: [mem_mb=3]", "a", "set-resources: {track_shard: 3}", "}"])

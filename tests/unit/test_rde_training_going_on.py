@@ -9,6 +9,7 @@ import os
 import resource
 import shutil
 import signal
+import struct
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,14 +17,16 @@ import pytest
 import torch
 import torch.distributed as dist
 from safetensors.torch import load_file
+from tensorboardX.proto.event_pb2 import Event
 from torch.distributed.run import main as torchrun
 
 from tests.unit import tiny_rde
-from tests.unit.tiny_rde import curve, stage_plan
+from tests.unit.tiny_rde import curve, make_still_images, stage_plan
 from vosflow.errors import DiskError, VosflowError
 from vosflow.training.planning import read_plan
 from vosflow.training.rde import saving, trainer
 from vosflow.training.rde.continuing import check_agreement
+from vosflow.training.rde.curves import TensorBoard
 from vosflow.training.rde.run import train_alone
 from vosflow.training.rde.saving import CURVES, PLAN, SETS, WEIGHTS, WORK, save_state
 from vosflow.training.rde.trainer import StageTraining
@@ -82,6 +85,15 @@ def test_gradients_that_adam_would_never_forget_are_skipped_or_clipped(sets, tmp
         assert training.update(batch)["skipped"] == skipped
 
 
+def test_what_all_processes_see_decides_whether_an_iteration_is_skipped(sets, tmp_path, monkeypatch):
+    """The norm of one gradient may differ in last bits between two kinds of GPU: here it is too large on the other."""
+    training = StageTraining(stage_plan(sets, 0, **SHORT), tmp_path)
+    monkeypatch.setattr(training, "_over_processes", lambda numbers: {**numbers, "norm": float("inf")})
+    (batch,) = training._batches(1)
+    numbers = training.update(batch)
+    assert numbers["skipped"] == 1 and "norm" not in numbers
+
+
 def test_rows_count_what_was_skipped_and_leave_its_numbers_out(sets, tmp_path, monkeypatch):
     update = StageTraining.update
 
@@ -125,6 +137,28 @@ def test_a_clip_that_cannot_be_read_saves_no_state_that_may_be_broken(sets, tmp_
     with pytest.raises(VosflowError):
         training._end_together(unreadable)
     assert work_of(tmp_path)["iteration"] == 0
+
+
+def test_a_stage_whose_first_clip_cannot_be_read_has_one_row_before_training(sets, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(StageTraining, "_batches", lambda self, end: iter([VosflowError("it cannot be read")]))
+        with pytest.raises(VosflowError):
+            train_alone(stage_plan(sets, 0, **SHORT), tmp_path, "cpu")
+    train_alone(stage_plan(sets, 0, **SHORT), tmp_path, "cpu")
+    assert [row["iteration"] for row in curve(tmp_path)] == ["0", "2", "4"]
+
+
+def test_events_hide_those_of_a_killed_job_after_its_work_file_and_no_others(tmp_path):
+    """TensorBoard hides what has the step of a session's start, or a later one."""
+    TensorBoard(tmp_path, 4).close()
+    (path,) = tmp_path.iterdir()
+    data, starts = path.read_bytes(), []
+    while data:  # records: length, its checksum, an event, its checksum
+        (length,) = struct.unpack_from("<Q", data)
+        event = Event.FromString(data[12 : 12 + length])
+        starts += [event.step] * event.HasField("session_log")
+        data = data[16 + length :]
+    assert starts == [5]
 
 
 def test_a_stage_all_of_whose_losses_are_not_finite_ends_in_no_weights(sets, tmp_path, monkeypatch):
@@ -183,13 +217,14 @@ def killed_between_writing_and_renaming(plan, folder: Path) -> None:
         replace(aside, path)
 
     saving.os.replace = kill
+    trainer.CALIBRATION = tiny_rde.SHORT_CALIBRATION
     torch.set_num_threads(1)
     train_alone(plan, folder, "cpu")
 
 
 def test_a_kill_between_writing_and_renaming_loses_one_state_and_leaves_nothing(sets, whole, tmp_path):
     plan = stage_plan(sets, 0, **SHORT)
-    process = multiprocessing.get_context("fork").Process(
+    process = multiprocessing.get_context("spawn").Process(
         target=killed_between_writing_and_renaming, args=(plan, tmp_path)
     )
     process.start()
@@ -268,6 +303,16 @@ def test_a_set_that_changed_meanwhile_is_named_and_one_that_moved_is_not(sets, b
     assert written["earlier"] == [json.loads(json.dumps(moved.deciding()))], "what it was made from at first"
 
 
+def test_a_set_may_change_as_long_as_nothing_is_trained_on_it(sets, tmp_path):
+    make_still_images(tmp_path / "static")
+    plan = stage_plan(tmp_path, 0, **SHORT)
+    StageTraining(plan, tmp_path / "stage")
+    shutil.rmtree(tmp_path / "static")
+    make_still_images(tmp_path / "static", each=2)
+    StageTraining(plan, tmp_path / "stage")
+    assert json.loads((tmp_path / "stage" / SETS).read_text())["static"]["images"] == 12
+
+
 def test_processes_that_see_different_things_are_refused(monkeypatch):
     def gather(into, mine):
         into[:] = [{**mine, "node": "n0", "the iteration": 7}, mine]
@@ -292,7 +337,7 @@ def test_a_stage_that_one_process_began_goes_on_on_two_nodes(sets, whole, tmp_pa
     two = stage_plan(sets, 0, **SHORT, processes=2, batch_size=1)
     (tmp_path / "two.json").write_text(json.dumps(two.as_data()))
     store = dist.TCPStore("localhost", 0, is_master=True, wait_for_workers=False)  # outlives both nodes
-    context = multiprocessing.get_context("fork")
+    context = multiprocessing.get_context("spawn")
     nodes = [context.Process(target=one_node, args=(store.port, tmp_path)) for _ in range(2)]
     for node in nodes:
         node.start()

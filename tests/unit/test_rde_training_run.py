@@ -31,7 +31,7 @@ from vosflow.training.planning import find_trained, plan_trainings, read_plan, s
 from vosflow.training.rde import trainer
 from vosflow.training.rde.run import train_alone
 from vosflow.training.rde.samples import Samples
-from vosflow.training.rde.saving import CURVES, SAMPLES, WEIGHTS, WORK
+from vosflow.training.rde.saving import CURVES, PLAN, SAMPLES, WEIGHTS, WORK
 from vosflow.training.rde.sets import read_set
 from vosflow.training.rde.settings import PRESETS, SETS, StageSettings
 from vosflow.training.rde.stage import SetFolder, StagePlan
@@ -179,6 +179,7 @@ def test_work_files_of_other_plans_and_damaged_ones_are_refused(sets, tmp_path):
     StageTraining(stage_plan(sets, 0, save_every=100, workers=5), tmp_path)  # decides nothing
     with pytest.raises(VosflowError, match="belongs to another training"):
         StageTraining(stage_plan(sets, 0, learning_rate=1e-4), tmp_path)
+    assert read_plan(str(tmp_path / PLAN)).settings.workers == 5, "still the plan that it goes on with"
     (tmp_path / WORK).write_bytes(b"no state")
     with pytest.raises(VosflowError, match="not a readable state of training"):
         StageTraining(stage_plan(sets, 0), tmp_path)
@@ -238,7 +239,7 @@ def train_one_of_two(rank: int, plan: StagePlan, folder: Path) -> None:
 
 def test_an_error_of_one_process_ends_all_after_the_first_has_saved(sets, tmp_path):
     plan = stage_plan(sets, 0, processes=2, batch_size=1, held_out=0, save_every=100)
-    context = multiprocessing.get_context("fork")
+    context = multiprocessing.get_context("spawn")  # autograd refuses forks of a process that has compiled something
     both = [context.Process(target=train_one_of_two, args=(rank, plan, tmp_path)) for rank in range(2)]
     for process in both:
         process.start()
@@ -391,7 +392,7 @@ def test_a_stage_is_the_same_under_another_name_and_alone():
     assert [job.folder for job in plan_trainings(parse_config(given))] == [job.folder for job in both[3:]]
 
 
-PLAN = '{"stage": 0, "sets": [], "settings": {"iterations": 1, "learning_rate": 1, "clips": 4}}'
+GIVEN = '{"stage": 0, "sets": [], "settings": {"iterations": 1, "learning_rate": 1, "clips": 4}}'
 
 
 @pytest.mark.parametrize(
@@ -401,8 +402,8 @@ PLAN = '{"stage": 0, "sets": [], "settings": {"iterations": 1, "learning_rate": 
         ('{"stage": 0', "{}", "--plan, --practical: not the plan of a stage .JSONDecodeError"),
         ("{}", "", "(?s)--practical: not the plan of a stage .JSONDecodeError.*name that file, without --practical"),
         ('{"stage": 0}', None, "not the plan of a stage .KeyError: 'deciding'"),
-        (PLAN, '{"settings": {"workrs": 1}}', "did you mean 'workers'"),
-        (PLAN, '{"settings": {"batch_size": 3, "processes": 2}}', "are 6 clips in an iteration, and .* with 4"),
+        (GIVEN, '{"settings": {"workrs": 1}}', "did you mean 'workers'"),
+        (GIVEN, '{"settings": {"batch_size": 3, "processes": 2}}', "are 6 clips in an iteration, and .* with 4"),
     ],
 )
 def test_plans_by_hand_that_are_none(plan, practical, problem):
@@ -443,6 +444,13 @@ def test_sets_may_be_named_like_other_datasets(sets):
     with pytest.raises(VosflowError, match="no fss") as caught:
         plan_trainings(parse_config({**config(**given), "paths": {"datasets": {"static_images": str(sets)}}}))
     assert "paths.datasets.static_images" in str(caught.value)
+
+
+def test_a_set_that_cannot_be_listed_is_told_as_such(tmp_path):
+    for name in ("JPEGImages", "Annotations"):
+        (tmp_path / name).touch()
+    with pytest.raises(VosflowError, match="(?s)the training set bl30k cannot be listed .*at training.mine.data.bl30k"):
+        plan_trainings(parse_config(config(stages=[0, 1], data={**DEMO, "bl30k": str(tmp_path)})))
 
 
 @pytest.mark.parametrize(

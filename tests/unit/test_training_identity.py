@@ -203,4 +203,4 @@ def test_stages_of_the_first_layout_are_told_of(sets):
     folder.mkdir(parents=True)
     (folder / "work.pt").touch()
     (said,) = announced(plan()[:1])
-    assert f"in {folder} it stopped after 0 iterations, but an older vosflow made it" in said
+    assert f"in {folder} it was begun, but an older vosflow made it" in said

@@ -53,6 +53,7 @@ STAGE = {  # of training, in seconds
     "measure_every": 4,
     "save_every": 3,
 }
+SHORT_CALIBRATION = (1, 2)  # batches, samples in each; else most of the time of a short stage goes into it
 
 
 def make_clip(folder: Path) -> Path:
@@ -158,9 +159,9 @@ def denormal_numbers():
 
 @pytest.fixture(scope="module", autouse=True)
 def short_calibration():
-    """Of networks that begin at random, in this process: else most of the time of a short stage goes into it."""
+    """Of networks that begin at random, in this process."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("vosflow.training.rde.trainer.CALIBRATION", (1, 2))
+        patch.setattr("vosflow.training.rde.trainer.CALIBRATION", SHORT_CALIBRATION)
         yield
 
 

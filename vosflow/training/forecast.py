@@ -6,7 +6,7 @@ import csv
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from vosflow.training.planning import StageJob
+from vosflow.training.planning import WORK, StageJob
 
 
 def forecast_trainings(jobs: Iterable[StageJob]) -> Iterator[str]:
@@ -25,8 +25,10 @@ def _state(job: StageJob) -> str:
     if Path(job.weights).exists():
         return "done"
     done, seconds = progress(Path(job.curves))
-    if not done:
-        return f"nothing done yet; its jobs, each going on from the one before, ask for {job.minutes} minutes"
+    if not done:  # Snakemake deletes the curves of a job that failed, until the next one writes them again
+        begun = Path(job.folder, WORK).exists()
+        state = "begun, its next job tells how far it is" if begun else "nothing done yet"
+        return f"{state}; its jobs, each going on from the one before, ask for {job.minutes} minutes"
     to_go = (job.plan.settings.iterations - done) * seconds / 3600
     return f"{done} done, about {to_go:.1f} hours to go at {seconds:.2f} s each"
 

@@ -34,7 +34,7 @@ SPLITS = {
     "youtube": "youtubevos2019/train",
 }  # of the catalog, with other splits beside them
 IMAGENET = {"resnet50": "resnet50_imagenet", "resnet18": "resnet18_imagenet"}
-WEIGHTS, CURVES = "weights.safetensors", "curves.csv"
+WEIGHTS, CURVES, WORK = "weights.safetensors", "curves.csv", "work.pt"
 PROCESS_MB, WORKER_MB = 6_000, 1_000  # full size: CUDA, the network and Adam's state; three batches of 150 MB
 
 # Imported where stages are trained, but nothing that weights follow from: how RDE-VOS tracks, other datasets and the
@@ -304,7 +304,15 @@ def _describe_own(kind: str, folder: str, key: str) -> dict[str, Any]:
             expected=", ".join(LAYOUTS[kind]),
             remedy=f"correct {key}: the stage that needs it may begin days from now",
         )
-    return describe_set(kind, folder)
+    try:
+        return describe_set(kind, folder)
+    except OSError as error:
+        raise VosflowError(
+            f"the training set {kind} cannot be listed ({error})",
+            path=folder,
+            expected=", ".join(LAYOUTS[kind]),
+            remedy=f"mount or correct the path at {key}, and have it readable",
+        ) from error
 
 
 def demo_sets_code() -> str:

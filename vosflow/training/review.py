@@ -10,9 +10,9 @@ from typing import Any
 
 from vosflow.digest import canonical_json
 from vosflow.training.forecast import progress
-from vosflow.training.planning import CURVES, WEIGHTS, StageJob
+from vosflow.training.planning import CURVES, WEIGHTS, WORK, StageJob
 
-WORK, PLAN = "work.pt", "plan.json"
+PLAN = "plan.json"
 ORIGIN = {
     "before": "the stage before it is another one",
     "imagenet": "the ImageNet weights are others",
@@ -61,7 +61,8 @@ def review_trainings(jobs: Sequence[StageJob], data: str, announce: Callable[[st
 def _tell(job: StageJob, earlier: Earlier) -> str:
     done = (earlier.folder / WEIGHTS).exists()
     iterations, _ = progress(earlier.folder / CURVES)
-    state = "is done" if done else f"stopped after {iterations} iterations"
+    under_way = f"stopped after {iterations} iterations" if iterations else "was begun"
+    state = "is done" if done else under_way
     if not earlier.of_settings(job):
         keep = f"To keep that one all the same: mv -T {earlier.folder} {job.folder}"
     elif done:

@@ -13,7 +13,7 @@ import torch.distributed as dist
 
 from vosflow.datasets.training_sets import ImagePair
 from vosflow.errors import VosflowError
-from vosflow.training.rde.saving import PLAN, SETS, write_aside
+from vosflow.training.rde.saving import PLAN, SETS, WORK, write_aside
 from vosflow.training.rde.sets import VideoSet
 from vosflow.training.rde.stage import StagePlan
 
@@ -56,7 +56,7 @@ def begin_or_compare(folder: Path, plan: StagePlan, facts: Facts) -> None:
     """
     path = folder / SETS
     then = _read_json(path)
-    if not then:  # it begins, or goes on with the files as they are
+    if not then or not (folder / WORK).exists():  # it begins, or goes on with the files as they are
         _write_json(path, facts)
     elif then != facts:
         changed = [

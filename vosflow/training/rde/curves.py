@@ -43,7 +43,7 @@ class TensorBoard:
     def __init__(self, folder: Path, start: int) -> None:
         from tensorboardX import SummaryWriter
 
-        self._writer = SummaryWriter(str(folder), purge_step=start)
+        self._writer = SummaryWriter(str(folder), purge_step=start + 1)
 
     def add(self, row: Row) -> None:
         """Write one row."""

@@ -8,8 +8,8 @@ An iteration whose loss or gradient is not finite changes no weights, at any pre
 scale leaves such steps out, and for a while there are some when SAM begins at random (issue 2 of their repository).
 Their SAM overflows in float16 where this one, in float32, gives a finite loss with a huge gradient. So, where it is not
 clipped, a huge gradient is skipped as well: Adam would remember its square for ten thousands of iterations, and hardly
-move those weights. The curves count what is skipped. A work file is written only of a state whose next iteration is
-sound: from there training can go on.
+move those weights. The curves count what is skipped. A work file is written of a state whose next iteration is sound:
+from there training can go on. (Of the last one where none follows: the stage ends, or a clip cannot be read.)
 """
 
 from __future__ import annotations
@@ -89,8 +89,6 @@ class StageTraining:
         self._save_is_due = False
         self._sets = [read_set(part.kind, part.root) for part in plan.sets]
         facts = list_facts(plan, self._sets)
-        if group.leads:
-            begin_or_compare(self.folder, plan, facts)
         network = self._begin().to(group.device).eval()  # batch normalisation stays as it is, also in training
         self.step = TrainingPass(network, settings)
         self._parallel = (
@@ -105,13 +103,15 @@ class StageTraining:
             self._continue()
         if group.size > 1:
             check_agreement({"the iteration": self.iteration, **facts})
+        if group.leads:  # last: what was refused has written nothing
+            begin_or_compare(self.folder, plan, facts)
 
     def run(self, telling: Telling, stop_at: int | None = None) -> None:
         """Train to the end, or up to the iteration `stop_at`; writes all files."""
         end = min(self.settings.iterations, stop_at or self.settings.iterations)
         cv2.setNumThreads(1)
         board = TensorBoard(self.folder / EVENTS, self.iteration) if self.group.leads else None
-        if self.iteration == 0:
+        if not self.rows:
             self._tell({"iteration": 0, **self._measurement()}, telling, board)
         start = since = self.iteration
         began = time.perf_counter()
@@ -174,16 +174,18 @@ class StageTraining:
         norm = nn.utils.get_total_norm([weight.grad for weight in weights if weight.grad is not None])
         terms = {name: float(term) for name, term in passed.terms.items()}
         iou = mean_iou(passed.predicted, batch.labels[:, 1:], batch.objects)
-        numbers = self._over_processes({"loss": float(passed.loss.detach()), **terms, "iou": iou})
+        numbers = {"loss": float(passed.loss.detach()), **terms, "iou": iou, "norm": float(norm)}
+        numbers = self._over_processes(numbers)
+        mean_norm = numbers.pop("norm")  # of one gradient, whose norm may differ in last bits from GPU to GPU
         largest = LARGEST if settings.clip_gradient is None else np.finfo(np.float32).max
-        sound = bool(np.isfinite(numbers["loss"]) and float(norm) <= largest)  # the same in all processes
+        sound = bool(np.isfinite(numbers["loss"]) and mean_norm <= largest)  # so all processes decide the same
         if sound:
             if self._save_is_due:
                 self.save()
             if settings.clip_gradient is not None:
                 nn.utils.clip_grads_with_norm_(weights, settings.clip_gradient, norm)
             self.scaler.step(self.optimizer)
-        self._count(sound, numbers["loss"], float(norm))
+        self._count(sound, numbers["loss"], mean_norm)
         self.scaler.update()
         self.iteration += 1
         return {"learning_rate": rate, "counted_share": share, **numbers, "skipped": float(not sound)}
