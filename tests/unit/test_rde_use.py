@@ -211,19 +211,20 @@ def test_what_servers_gave_the_authors_stands_beside_submissions(monkeypatch):
     assert youtube["J-unseen", 78.0] == [] and youtube["G", 81.9] == ["other weights: trained without BL30K"]
     assert found("rde_s012_yv", "youtubevos2019/valid", None, **preset) == youtube
     other = found("rde_s012_yv", "youtubevos2019/valid", None, **{**preset, "top_k": 40})
-    assert other["G", 83.3] == ["other settings here: top_k=default (published: 20)"]
+    assert other["G", 83.3] == ["other settings here: top_k=40 (published: 20)"]
     assert found("rde_s012", "davis2017/val", {"J&F-Mean": 0.8}) == {}
 
 
 def result(checkpoint: str, dataset: str, scores: dict[str, float] | None, **settings: object) -> SimpleNamespace:
     """What comparisons look at in a run's result."""
     name, split = dataset.split("/")
+    values = Settings(**settings).model_dump()
     return SimpleNamespace(
         tracker="rde",
         checkpoint=checkpoint,
-        description={"dataset": name, "split": split, "protocol": "davis2017"},
+        description={"dataset": name, "split": split, "protocol": "davis2017", "settings": values},
         scores=scores,
-        changed_settings=non_default_settings("rde", Settings(**settings).model_dump()),
+        changed_settings=non_default_settings("rde", values),
     )
 
 

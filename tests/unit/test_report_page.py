@@ -11,6 +11,7 @@ import sys
 from io import StringIO
 from pathlib import Path
 
+import numpy as np
 import pytest
 from rich.console import Console
 
@@ -88,6 +89,14 @@ def test_a_study_of_one_run_of_one_video(tmp_path):
     assert ">only video</span>" in text and ">largest gap</span>" not in text
     assert "J&amp;F against" not in text  # nothing to compare
     assert "**" not in (tmp_path / "out/summary.md").read_text()
+
+
+def test_a_video_without_objects_is_shown_without_masks(tmp_path):
+    images, label_maps = moving_squares(1)
+    manifest = make_dataset(tmp_path, {"empty": (images, np.zeros_like(label_maps))}, ground_truth=False)
+    path = make_run(tmp_path, manifest, "static", {"empty": np.zeros_like(label_maps)})
+    _, text = write_study([path], tmp_path / "out")
+    assert text.count("<img") == 2 * 6  # frames and predictions
 
 
 def test_filmstrips_can_be_left_out(study, tmp_path):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -109,6 +111,17 @@ def test_every_video_is_in_the_bars(study):
     for run in runs:
         for score in run.video_scores.values():
             assert f"{100 * score:.1f}" in words
+
+
+def test_a_long_name_takes_no_room_from_the_bars(study):
+    """It stands above them in lines of 20 characters, by which the figure grows."""
+
+    def height(name: str) -> float:
+        run = results.load_run(study[0])
+        (figure,) = plots.plot_videos([replace(run, description={**run.description, "run": name})]).values()
+        return float(re.search(r'height="([\d.]+)pt"', figure)[1]) / 72  # inches
+
+    assert height("x" * 120) - height("x" * 20) == pytest.approx(5 * 0.14, abs=0.01)
 
 
 def many_runs(folder: Path, count: int) -> list[results.RunResult]:

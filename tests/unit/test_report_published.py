@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -93,7 +94,7 @@ def test_a_preset_is_no_setting_of_its_own():
         (
             "sam2_demo@num_maskmem=7",
             {"settings": {"num_maskmem": 1}},
-            ("other settings here: num_maskmem=default (published: 1)",),
+            ("other settings here: num_maskmem=7 (published: 1)",),
         ),
         ("sam2_demo@num_maskmem=7", {"evaluator": "davis2017"}, ()),
         (
@@ -137,6 +138,17 @@ def test_what_a_server_gave_others_stands_beside_a_run_that_it_will_score(study,
     monkeypatch.setattr(published, "find_split", lambda *split: SimpleNamespace(videos=1, frames=None, objects=None))
     _, text = write_study(study, tmp_path / "all", published=known)
     assert "not comparable" not in text and "73.7" in text.partition("Where ground truth is not public")[2]
+
+
+def test_a_score_that_is_no_number_is_compared_with_nothing(study, as_large_as_the_catalog_says):
+    """As that of LVOS without its lists of videos: the published number is shown, and no difference."""
+    runs = [run for run in results.load_runs(study) if run.name.endswith("=7")]
+    runs = [replace(run, scores=dict.fromkeys(run.scores, math.nan)) for run in runs]
+    rows = tables.summary_rows(runs, [published_row()])
+    assert rows[0]["not_comparable"] == "90.5 published for SAM 2: no J&F could be computed here"
+    assert rows[0]["published"] == rows[0]["difference"] == ""
+    ((table,), _) = result_tables(runs, rows, [published_row()])
+    assert [cell.text for cell in table.lines[0].cells[:3]] == ["n/a", "90.5", "not comparable"]
 
 
 def test_what_is_published_stands_beside_each_run(study, as_large_as_the_catalog_says):

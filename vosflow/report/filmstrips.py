@@ -231,7 +231,7 @@ def _prediction(run: RunResult, entry: VideoEntry, frame: str) -> ObjectMasks:
     nothing = np.zeros((entry.height, entry.width), bool)
     if run.manifest.layout == LABEL_MAPS:
         path = folder / f"{frame}.png"
-        if order[frame] < min(start.values()) and not path.exists():
+        if order[frame] < min(start.values(), default=len(order)) and not path.exists():
             return {object_id: nothing for object_id in entry.objects}
         label_map = _sized(read_label_map(path)[0], entry, path)
         return {object_id: label_map == object_id for object_id in entry.objects}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import json
 import re
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
@@ -19,7 +18,7 @@ from vosflow.report.figures import INK, PAPER, RULE, SERIES, SOFT
 from vosflow.report.filmstrips import CORRECT, EXTRA, MISSED, SWAPPED, make_filmstrips
 from vosflow.report.instances import SHOWN
 from vosflow.report.plots import MOST_LABELS, plot_speed, plot_sweeps, plot_videos
-from vosflow.report.published import TOLERANCE, Comparison, as_printed, awaited, compare
+from vosflow.report.published import TOLERANCE, Comparison, as_printed, as_text, awaited, compare
 from vosflow.report.result_tables import anchor, result_tables
 from vosflow.report.results import RunResult, main_runs
 from vosflow.report.training import StageResult, training_sections
@@ -222,4 +221,4 @@ def _readable_json(value: object) -> str:
     """Lists of plain things as words, the rest as JSON."""
     if isinstance(value, list):
         return ", ".join(map(_readable_json, value))
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return as_text(value)

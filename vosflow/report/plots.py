@@ -200,17 +200,19 @@ def plot_videos(runs: Sequence[RunResult]) -> dict[str, str]:
             continue
         videos = ordered(main, chosen)
         with matplotlib.rc_context(STYLE | {"svg.hashsalt": dataset}):
-            height = 0.55 + 0.2 * len(videos)
+            titles = [_wrapped(run.name) for run in chosen]
+            height = 0.41 + 0.14 * max(title.count("\n") + 1 for title in titles) + 0.2 * len(videos)
             width = 1.75 if len(chosen) > 2 else 3.2
             figure, axes = make_panels(len(chosen), width=width, height=height, columns=len(chosen), left=1.6)
-            for index, (axis, run) in enumerate(zip(axes, chosen, strict=True)):
+            for axis, run, title in zip(axes, chosen, titles, strict=True):
                 colour = SERIES[families.index(run.family) % len(SERIES)]
-                _draw_videos(axis, run, videos, colour, named=index == 0, is_main=run is main)
+                _draw_videos(axis, run, videos, colour, named=axis is axes[0])
+                axis.set_title(title, fontsize=8.5, fontweight="bold" if run is main else "normal")
             figures[dataset] = as_svg(figure, f"videos-{dataset}")
     return figures
 
 
-def _draw_videos(axis: Axes, run: RunResult, videos: list[str], colour: str, *, named: bool, is_main: bool) -> None:
+def _draw_videos(axis: Axes, run: RunResult, videos: list[str], colour: str, *, named: bool) -> None:
     for row, video in enumerate(videos):
         score = run.video_scores.get(video)
         if score is None:
@@ -234,7 +236,6 @@ def _draw_videos(axis: Axes, run: RunResult, videos: list[str], colour: str, *, 
     axis.xaxis.set_major_locator(FixedLocator([0, 50, 100]))
     axis.grid(axis="x")
     axis.spines["left"].set_visible(False)
-    axis.set_title(_wrapped(run.name), fontsize=8.5, fontweight="bold" if is_main else "normal")
 
 
 def _wrapped(name: str, width: int = 20) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
@@ -82,6 +83,12 @@ def compare(run: RunResult, published: Iterable[PublishedRow] | None = None) -> 
     return sorted(found, key=lambda one: _distance(run, one.row) if one.reasons else COMPARABLE)
 
 
+def of_main_score(run: RunResult, published: Iterable[PublishedRow] | None = None) -> Comparison | None:
+    """The published number that stands beside the run's main score in tables: the first that `compare` finds."""
+    found = (one for one in compare(run, published) if METRICS[one.row.metric] == run.rules.headline)
+    return next(found, None)
+
+
 def awaited(run: RunResult, published: Iterable[PublishedRow] | None = None) -> list[tuple[PublishedRow, list[str]]]:
     """The numbers that a server gave others for the tracker and checkpoint of a run that has no public ground truth.
 
@@ -114,13 +121,19 @@ def _reasons(run: RunResult, row: PublishedRow) -> Iterator[str]:
         yield f"scored by {_evaluator(row.evaluator)}, here by the rules of {protocol}"
     yield from _other_settings(run, row)
     yield from _missing(run)
+    if math.isnan(run.scores[METRICS[row.metric]]):
+        yield f"no {row.metric} could be computed here"
 
 
 def _other_settings(run: RunResult, row: PublishedRow) -> Iterator[str]:
     """How the run's method differs from the published one's."""
     differing = _differing(run, row)
     if differing:
-        pairs = (f"{name}={_text(here)} (published: {_text(there)})" for name, (here, there) in differing.items())
+        settings = run.description["settings"]  # tell what a default is worth
+        pairs = (
+            f"{name}={as_text(settings.get(name, here))} (published: {as_text(there)})"
+            for name, (here, there) in differing.items()
+        )
         yield "other settings here: " + ", ".join(pairs)
 
 
@@ -138,8 +151,9 @@ def _distance(run: RunResult, row: PublishedRow) -> tuple[bool, bool, int]:
     return bool(row.not_comparable), other_rules, len(_differing(run, row))
 
 
-def _text(value: object) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
+def as_text(value: object) -> str:
+    """The value of a setting in words for a reader: text as it is, the rest as JSON."""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def _method_settings(run: RunResult) -> dict:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from vosflow.catalog import PublishedRow
 from vosflow.report import tables
-from vosflow.report.published import METRICS, as_printed, awaited, compare
+from vosflow.report.published import as_printed, awaited, of_main_score
 from vosflow.report.results import RunResult
 
 PUBLISHED_CELLS = ("published", "difference")
@@ -82,6 +82,7 @@ def result_tables(
     carriers: dict[str, list[str]] = {}
     beside = {run.key: published_cells(run, published) for run in runs}
     made = []
+    rows = [{**row, "not_comparable": ""} for row in rows]  # why, is said in the section on published numbers
     for dataset, chosen in tables.by_dataset(rows).items():
         columns = [name for name in tables.shown_columns(chosen) if name not in ("run", *NOT_ON_THE_PAGE)]
         headings = [(tables.heading(name), name not in tables.TEXT_COLUMNS) for name in columns]
@@ -92,13 +93,13 @@ def result_tables(
             anchor("results", dataset),
             ", ".join(filter(None, [tables.said_once(chosen), _unsaid(common)])),
             _with_published(headings, known),
-            notes=tables.common_notes([{**row, "not_comparable": ""} for row in chosen]),
+            notes=tables.common_notes(chosen),
         )
         best = tables.best_score(chosen, dataset)
         for row in chosen:
             cells = [_cell(row, name, best) for name in columns]
             cells = _with_published(cells, known, beside[dataset, row["run"]] or [Cell("", "", ""), Cell("", "", "")])
-            own = [note for note in _notes(row) if note not in table.notes]
+            own = [note for note in tables.notes_of(row) if note not in table.notes]
             for note in own:
                 carriers.setdefault(note, []).append(f"{dataset} {row['run']}")
             numbers = [list(carriers).index(note) + 1 for note in own]
@@ -117,9 +118,8 @@ def published_cells(run: RunResult, published: Iterable[PublishedRow] | None = N
 
     Of several the first comparable one, else the first; all of them are in the section on published numbers.
     """
-    found = [one for one in compare(run, published) if METRICS[one.row.metric] == run.rules.headline]
-    if found:
-        first = found[0]
+    first = of_main_score(run, published)
+    if first is not None:
         key = str(first.published)
         if first.reasons:
             why = Cell("not comparable", "", "remark", anchor("why", *run.key), "; ".join(first.reasons))
@@ -131,7 +131,7 @@ def published_cells(run: RunResult, published: Iterable[PublishedRow] | None = N
     waiting = [(row, reasons) for row, reasons in awaited(run, published) if row.metric in ("J&F", "G", "J&F-dot")]
     if waiting:
         row, reasons = waiting[0]
-        text = "not comparable" if reasons else "by the server"
+        text = "not comparable" if reasons else "compare by hand"
         return [
             Cell(as_printed(row), str(row.value / 100), "number soft"),
             Cell(text, "", "remark", anchor("why" if reasons else "server", *run.key), "; ".join(reasons)),
@@ -172,11 +172,6 @@ def _settings(row: tables.Row, common: dict) -> str:
 
 def _as_words(settings: dict) -> str:
     return tables.format_cell("settings", json.dumps(settings, ensure_ascii=False))
-
-
-def _notes(row: tables.Row) -> list[str]:
-    """A row's notes; why a published number cannot be compared is said in the section on these."""
-    return tables.notes_of({**row, "not_comparable": ""})
 
 
 def _some(names: Sequence[str]) -> str:

@@ -31,8 +31,8 @@ from vosflow.trackers.registry import load_tracker
 
 RERUN = "run snakemake again: it evaluates and describes the run anew"
 SPED_UP = (
-    "Frames/s is higher than the method's alone, as costly arrays of it were in the cache already (how many: run.json, "
-    "totals, artefacts); cache_gigabytes: 0 measures it without."
+    "Frames/s is higher than the method alone reaches: some of what it computes was in the cache already (how much: "
+    "artefacts in run.json). With cache_gigabytes: 0 nothing is kept."
 )
 
 

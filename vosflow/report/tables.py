@@ -12,7 +12,7 @@ from pathlib import Path
 
 from vosflow.catalog import PublishedRow
 from vosflow.errors import VosflowError
-from vosflow.report.published import METRICS, TOLERANCE, Comparison, as_printed, compare
+from vosflow.report.published import TOLERANCE, Comparison, as_printed, as_text, of_main_score
 from vosflow.report.results import RunResult, short_name
 
 SCORE_COLUMNS = {
@@ -101,8 +101,7 @@ def _row(run: RunResult, published: Iterable[PublishedRow] | None) -> Row:
         "not_comparable": "",
         "notes": "",
     }
-    of_headline = (found for found in compare(run, published) if METRICS[found.row.metric] == run.rules.headline)
-    comparison = next(of_headline, None)
+    comparison = of_main_score(run, published)
     if comparison is not None:
         row |= _published_cells(comparison)
         if comparison.row.note and not comparison.reasons:
@@ -166,7 +165,7 @@ def _bad_summary(path: str | Path, problem: str) -> VosflowError:
 def format_cell(column: str, text: str) -> str:
     """A cell as a reader sees it: scores in percent with one decimal, "" where there is nothing to show."""
     if column == "settings":
-        return ", ".join(f"{name}={_plain(value)}" for name, value in json.loads(text).items())
+        return ", ".join(f"{name}={as_text(value)}" for name, value in json.loads(text).items())
     if column == "compared_with" and text == GROUND_TRUTH:
         return ""  # as everybody expects
     if text == "" or column in TEXT_COLUMNS:
@@ -191,10 +190,6 @@ def percent(fraction: float, *, signed: bool = False, decimals: int = 1) -> str:
 def three_digits(value: float) -> str:
     """A measured speed with no more digits than it is worth."""
     return f"{value:.2f}" if value < 10 else f"{value:.1f}" if value < 100 else f"{value:.0f}"
-
-
-def _plain(value: object) -> str:
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def by_dataset(rows: Sequence[Row]) -> dict[str, list[Row]]:

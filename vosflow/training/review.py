@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,13 +65,19 @@ def _tell(job: StageJob, earlier: Earlier) -> str:
     under_way = f"stopped after {iterations} iterations" if iterations else "was begun"
     state = "is done" if done else under_way
     if not earlier.of_settings(job):
-        keep = f"To keep that one all the same: mv -T {earlier.folder} {job.folder}"
+        keep = f"To keep that one all the same: {_move(earlier.folder, Path(job.folder))}"
     elif done:
         keep = f"To use that one all the same, name {earlier.folder / WEIGHTS} under `checkpoints:`"
     else:
         keep = "That one goes on when its settings are as they were"
     differences = "; ".join([*earlier.of_settings(job), *earlier.of_origin(job)])
     return f"training {job.id} begins anew: in {earlier.folder} it {state}, but {differences}. {keep}"
+
+
+def _move(old: Path, new: Path) -> str:
+    """The command that makes one folder the other; those of the first layout have another parent."""
+    command = shlex.join(["mv", "-T", str(old), str(new)])
+    return command if new.parent.is_dir() else f"{shlex.join(['mkdir', '-p', str(new.parent)])} && {command}"
 
 
 def _deciding(job: StageJob) -> dict[str, Any]:

@@ -31,10 +31,12 @@ def describe_set(kind: str, root: str) -> dict[str, Any]:
         root: its folder, in the layout of `vosflow.datasets.training_sets`.
 
     Returns:
-        "images" or "videos": how many; "names" and "files": digests of all their names, and of some of their files.
+        "videos" or "images" (without those of fss): how many; "names" and "files": digests of all their names (of fss:
+        of its classes), and of some of their files.
 
     Raises:
         VosflowError: the list of DAVIS cannot be read.
+        OSError: a folder cannot be listed.
     """
     return _describe_images(Path(root)) if kind == "static" else _describe_videos(kind, Path(root))
 

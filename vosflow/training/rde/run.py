@@ -8,6 +8,7 @@ import fcntl
 import os
 import socket
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import torch
@@ -19,6 +20,10 @@ from vosflow.training.rde.saving import remove_leftovers
 from vosflow.training.rde.stage import StagePlan
 from vosflow.training.rde.telling import Telling
 from vosflow.training.rde.trainer import Group, StageTraining
+
+PATIENCE = timedelta(hours=1)
+"""What processes wait for each other at most: the first one measures alone, and one node may list its files much slower
+than another (nccl's own is 10 minutes)."""
 
 
 def train_alone(plan: StagePlan, folder: str | Path, device: str, stop_at: int | None = None) -> None:
@@ -49,7 +54,7 @@ def train_in_group(plan: StagePlan, folder: str | Path, device: str) -> None:
             )
         torch.cuda.set_device(on_node)
     with _hold(Path(folder)) if rank == 0 else contextlib.nullcontext():
-        dist.init_process_group("nccl" if device == "cuda" else "gloo")
+        dist.init_process_group("nccl" if device == "cuda" else "gloo", timeout=PATIENCE)
         try:
             _train(plan, folder, Group(rank, size, device))
             dist.barrier()
