@@ -1,7 +1,7 @@
 """Train one stage of RDE-VOS: the job behind the rule `train_rde_stage`. The same command goes on where it stopped.
 
-With several processes (`processes` in the stage's settings) it starts them as torchrun does. By hand, for instance over
-two nodes that share the folder, with `processes: 8`, on each of them
+With several processes (`processes` in the stage's settings) it starts them as torchrun does. By hand, for instance on
+each of two nodes that share the folder (8 processes then share the clips of an iteration, whatever `processes` says)
 
     torchrun --nnodes 2 --nproc-per-node 4 --rdzv-backend c10d --rdzv-endpoint {one of them}:29500 \\
         scripts/train_rde.py --plan {folder}/plan.json --folder {folder}

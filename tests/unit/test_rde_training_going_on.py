@@ -27,7 +27,7 @@ from vosflow.training.planning import read_plan
 from vosflow.training.rde import saving, trainer
 from vosflow.training.rde.continuing import check_agreement
 from vosflow.training.rde.curves import TensorBoard
-from vosflow.training.rde.run import train_alone
+from vosflow.training.rde.run import train_alone, train_in_group
 from vosflow.training.rde.saving import CURVES, PLAN, SETS, WEIGHTS, WORK, save_state
 from vosflow.training.rde.trainer import StageTraining
 
@@ -328,14 +328,14 @@ def one_node(port: int, folder: Path) -> None:
     """What `torchrun` does on one of two nodes, on which one process each trains."""
     os.environ["OMP_NUM_THREADS"] = "1"
     meeting = ("--rdzv-backend", "c10d", "--rdzv-endpoint", f"localhost:{port}", "--rdzv-conf", "is_host=0")
-    command = (str(HOUSE / "scripts/train_rde.py"), "--plan", str(folder / "two.json"), "--folder", str(folder))
+    command = (str(HOUSE / "scripts/train_rde.py"), "--plan", str(folder / PLAN), "--folder", str(folder))
     torchrun(["--nnodes", "2", "--nproc-per-node", "1", *meeting, *command, "--device", "cpu"])
 
 
 def test_a_stage_that_one_process_began_goes_on_on_two_nodes(sets, whole, tmp_path):
-    train_alone(stage_plan(sets, 0, **SHORT), tmp_path, "cpu", stop_at=2)
-    two = stage_plan(sets, 0, **SHORT, processes=2, batch_size=1)
-    (tmp_path / "two.json").write_text(json.dumps(two.as_data()))
+    """Which the plan that it wrote does not name: two processes share the two clips of each iteration."""
+    plan = stage_plan(sets, 0, **SHORT)
+    train_alone(plan, tmp_path, "cpu", stop_at=2)
     store = dist.TCPStore("localhost", 0, is_master=True, wait_for_workers=False)  # outlives both nodes
     context = multiprocessing.get_context("spawn")
     nodes = [context.Process(target=one_node, args=(store.port, tmp_path)) for _ in range(2)]
@@ -346,7 +346,14 @@ def test_a_stage_that_one_process_began_goes_on_on_two_nodes(sets, whole, tmp_pa
     assert [node.exitcode for node in nodes] == [0, 0]
     alone, together = (load_file(folder / WEIGHTS) for folder in (whole, tmp_path))
     apart = torch.cat([(alone[name] - together[name]).abs().flatten() for name in alone])
-    assert apart.mean() < 0.1 * two.settings.learning_rate
+    assert apart.mean() < 0.1 * plan.settings.learning_rate
     for name in ("loss", "ce", "kl", "iou"):
         values = [float(curve(folder)[-1][name]) for folder in (whole, tmp_path)]
         assert values[0] == pytest.approx(values[1], rel=1e-2), name
+
+
+def test_processes_that_cannot_share_the_clips_are_refused(sets, tmp_path, monkeypatch):
+    for name, value in (("RANK", "0"), ("WORLD_SIZE", "3"), ("LOCAL_RANK", "0")):
+        monkeypatch.setenv(name, value)
+    with pytest.raises(VosflowError, match="3 processes cannot share the 2 clips of an iteration"):
+        train_in_group(stage_plan(sets, 0, **SHORT), tmp_path, "cpu")

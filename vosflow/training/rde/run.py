@@ -8,6 +8,7 @@ import fcntl
 import os
 import socket
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -39,10 +40,15 @@ def train_alone(plan: StagePlan, folder: str | Path, device: str, stop_at: int |
 def train_in_group(plan: StagePlan, folder: str | Path, device: str) -> None:
     """The same in one of the processes that torchrun or `start_group` started: over nccl on GPUs, gloo on CPUs.
 
-    They may be on several nodes, if these share the folder. All but the first only read there.
+    They may be on several nodes, if these share the folder. All but the first only read there. However many they are,
+    they share the clips that the plan has in an iteration.
+
+    Raises:
+        VosflowError: the clips cannot be shared equally, a node has too few GPUs, or see `train_alone`.
     """
-    end_with_parent()
     rank, size, on_node = (int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
+    plan = _shared_by(size, plan)
+    end_with_parent()
     device = resolve_device(device)
     if device == "cuda":
         if on_node >= torch.cuda.device_count():
@@ -60,6 +66,18 @@ def train_in_group(plan: StagePlan, folder: str | Path, device: str) -> None:
             dist.barrier()
         finally:
             dist.destroy_process_group()
+
+
+def _shared_by(size: int, plan: StagePlan) -> StagePlan:
+    clips = plan.settings.clips
+    if clips % size:
+        raise VosflowError(
+            f"{size} processes cannot share the {clips} clips of an iteration of this stage equally",
+            path="torchrun: processes of all nodes",
+            expected=f"a number that {clips} can be divided by",
+            remedy="start more or fewer processes",
+        )
+    return replace(plan, settings=plan.settings.model_copy(update={"processes": size, "batch_size": clips // size}))
 
 
 def _train(plan: StagePlan, folder: str | Path, group: Group, stop_at: int | None = None) -> None:

@@ -29,6 +29,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
+from vosflow.digest import data_digest
 from vosflow.errors import VosflowError
 from vosflow.training.rde.continuing import begin_or_compare, check_agreement, check_plan, list_facts
 from vosflow.training.rde.curves import Row, TensorBoard, curves_text
@@ -78,8 +79,7 @@ class StageTraining:
                 f"the stage is to be trained by {settings.processes} processes, and these are {group.size}",
                 path="processes",
                 expected="as many as its settings say: batches and the order of clips depend on it",
-                remedy=f"torchrun --nproc-per-node {settings.processes} (over several nodes: that many in all), or "
-                "change `processes` in the settings, and batch_size with it",
+                remedy=f"start {settings.processes}, or change `processes` in the settings, and batch_size with it",
             )
         self.plan, self.settings, self.group, self.folder = plan, settings, group, Path(folder)
         self.iteration = 0
@@ -102,7 +102,7 @@ class StageTraining:
         if (self.folder / WORK).exists():
             self._continue()
         if group.size > 1:
-            check_agreement({"the iteration": self.iteration, **facts})
+            check_agreement({"the plan": data_digest(plan.deciding()), "the iteration": self.iteration, **facts})
         if group.leads:  # last: what was refused has written nothing
             begin_or_compare(self.folder, plan, facts)
 
