@@ -25,6 +25,8 @@ lint: $(READY)
 $(READY): envs/requirements.txt envs/requirements-no-deps.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' \
 	    || { echo "error: vosflow needs Python 3.11, and $(PYTHON) is another; say: make PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@test -d .venv || $(PYTHON) -c 'import shutil, sys; sys.exit(shutil.disk_usage(".").free < 7e9)' \
+	    || { echo "error: the environment (.venv) needs 7 GB, and there is less on the disk of $(CURDIR)" >&2; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r envs/requirements.txt
 	SAM2_BUILD_CUDA=0 $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes \

@@ -8,6 +8,7 @@
 
 
 from vosflow.training.planning import demo_sets_code, stage_variables
+from vosflow.training.rde.files import CURVES, SAMPLES, WEIGHTS
 from vosflow.training.review import review_trainings
 
 os.environ.update(stage_variables(study.config.execution.device, study.trainings))
@@ -42,9 +43,9 @@ rule train_rde_stage:
     input:
         lambda wildcards: stage_of(wildcards).inputs,
     output:
-        weights=f"{DATA}/training/rde/stage{{stage}}-{{made}}/weights.safetensors",
-        curves=f"{DATA}/training/rde/stage{{stage}}-{{made}}/curves.csv",
-        samples=f"{DATA}/training/rde/stage{{stage}}-{{made}}/samples.png",
+        weights=f"{DATA}/training/rde/stage{{stage}}-{{made}}/{WEIGHTS}",
+        curves=f"{DATA}/training/rde/stage{{stage}}-{{made}}/{CURVES}",
+        samples=f"{DATA}/training/rde/stage{{stage}}-{{made}}/{SAMPLES}",
     log:
         f"{DATA}/logs/train_rde_stage{{stage}}-{{made}}.log",
     benchmark:

@@ -10,6 +10,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that the script runs from a plain checkout
 
 from vosflow.errors import VosflowError, run_command
+from vosflow.options import at_least
 
 
 def main() -> int:
@@ -23,11 +24,9 @@ def main() -> int:
         "--list", action="append", nargs=2, default=[], metavar=("ROLE", "FILE"), help="as of write_manifest"
     )
     parser.add_argument("--full", action="store_true", help="decode every image; without it, headers are read")
-    parser.add_argument("--workers", type=int, default=2, help="processes (default: 2)")
+    parser.add_argument("--workers", type=at_least(1), default=2, help="processes (default: 2)")
     parser.add_argument("--all", action="store_true", help="show every finding, not only the first twenty of each kind")
     arguments = parser.parse_args()
-    if arguments.workers < 1:
-        raise VosflowError("--workers must be at least 1")
 
     from rich.console import Console
 

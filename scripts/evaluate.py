@@ -11,6 +11,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that the script runs from a plain checkout
 
 from vosflow.errors import run_command
+from vosflow.options import at_least
 
 
 def main() -> None:
@@ -24,7 +25,7 @@ def main() -> None:
     add("--videos", type=Path, help="list of videos, or of DAVIS 2016's frame pairs (default: all sub-folders)")
     add("--meta", type=Path, help="the publisher's JSON file beside the masks (LVOS, MOSE v2, YouTube-VOS)")
     add("--strict", action=argparse.BooleanOptionalAction, default=True, help="--no-strict: what is missing is empty")
-    add("--workers", type=int, default=os.cpu_count(), help="processes (default: cores)")
+    add("--workers", type=at_least(1), default=os.cpu_count() or 1, help="processes (default: cores)")
     add("--output", type=Path, help="folder for the three files")
     args = parser.parse_args()
 

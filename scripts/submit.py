@@ -12,6 +12,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that the script runs from a plain checkout
 
 from vosflow.errors import VosflowError, run_command
+from vosflow.options import at_least
 from vosflow.submission.formats import FORMATS, chosen_split
 
 
@@ -24,7 +25,7 @@ def main() -> None:
     add("--output", type=Path, required=True, help="zip to write (SA-V: folder)")
     add("--manifest", type=Path, help="the split's manifest (default: results/{dataset}-{split}/manifest.json)")
     add("--allow-empty-objects", action="store_true", help="let objects pass that have no pixel on any frame")
-    add("--workers", type=int, default=min(8, os.cpu_count() or 1), help="threads (default: cores, 8 at most)")
+    add("--workers", type=at_least(1), default=min(8, os.cpu_count() or 1), help="threads (default: cores, 8 at most)")
     args = parser.parse_args()
     dataset, split = chosen_split(args.dataset)
     path = args.manifest or Path("results", f"{dataset}-{split}", "manifest.json")

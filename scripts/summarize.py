@@ -7,9 +7,10 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that the script runs from a plain checkout
 
 from vosflow.errors import run_command
+from vosflow.records import write_text
 from vosflow.report.markdown import markdown
 from vosflow.report.results import load_runs
-from vosflow.report.tables import summary_rows, write_summary, write_text
+from vosflow.report.tables import summary_rows, write_summary
 
 
 def main() -> None:

@@ -13,13 +13,14 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that the script runs from a plain checkout
 
 from vosflow.errors import run_command
+from vosflow.options import at_least
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, required=True, help="work file of the run, for example work/demo_sam2.pt")
     parser.add_argument("--export", type=Path, required=True, help="where the weights go, a .safetensors file")
-    parser.add_argument("--seed", type=int, default=0, help="of weights and clips (default: %(default)s)")
+    parser.add_argument("--seed", type=at_least(0), default=0, help="of weights and clips (default: %(default)s)")
     parser.add_argument("--snapshot", action="store_true", help="only export what the work file holds now")
     options = parser.parse_args()
 

@@ -10,6 +10,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that the script runs from a plain checkout
 
 from vosflow.errors import VosflowError, run_command
+from vosflow.options import at_least
 
 
 def main() -> int | None:
@@ -31,7 +32,7 @@ def main() -> int | None:
         help="for a dataset that is not in the catalog: its description, as in the config: "
         '\'{"base_video_dir": "frames", "input_mask_dir": "masks"}\'',
     )
-    parser.add_argument("--workers", type=int, default=1, help="processes, for a split of many videos (default: 1)")
+    parser.add_argument("--workers", type=at_least(1), default=1, help="processes, for many videos (default: 1)")
     parser.add_argument("--output", type=Path, required=True, help="manifest to write")
     arguments = parser.parse_args()
     if (arguments.root is None) == (arguments.folder is None):

@@ -7,6 +7,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that the script runs from a plain checkout
 
 from vosflow.errors import run_command
+from vosflow.options import at_least
 from vosflow.report.page import write_page
 from vosflow.report.results import load_runs
 from vosflow.report.training import load_stages
@@ -21,7 +22,7 @@ def main() -> None:
     parser.add_argument("--title", default="vosflow", help="headline of the page (default: %(default)s)")
     parser.add_argument(
         "--filmstrips",
-        type=int,
+        type=at_least(0),
         default=2,
         metavar="N",
         help="best and worst videos shown per dataset, this many of each; 0: none (default: %(default)s)",

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -14,12 +16,25 @@ settings.register_profile("same", derandomize=True, deadline=None, suppress_heal
 settings.load_profile("same")
 
 HERE = Path(__file__).resolve().parent
+NEEDED_BYTES = 10**9  # of folders of tests, at most; those of passed tests are deleted at once
 LONGEST = ("slurm/test_faults.py", "workflow/test_reruns.py", "workflow", "slurm")
 
 
 def pytest_configure() -> None:
     """Tests send Ctrl-C. Shells make what they start in the background ignore it, and so would all that tests start."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_sessionstart(session) -> None:
+    """A disk that fills would fail hundreds of tests, each with a message of its own."""
+    folder = Path(tempfile.gettempdir())
+    free = shutil.disk_usage(folder).free
+    if free < NEEDED_BYTES:
+        pytest.exit(
+            f"{folder} has {free / 1e9:.1f} GB free, and all tests together need up to {NEEDED_BYTES / 1e9:.0f} GB: "
+            "free some there, or set TMPDIR to a folder on another disk",
+            returncode=pytest.ExitCode.USAGE_ERROR,
+        )
 
 
 @pytest.fixture(autouse=True)

@@ -7,12 +7,12 @@ Paths inside a video entry are relative to the manifest's `root`, so that moving
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from vosflow.errors import VosflowError
+from vosflow.records import write_text
 
 FORMAT = 1
 LABEL_MAPS = "label_maps"  # one palette PNG per frame, pixel value = object id
@@ -145,15 +145,11 @@ class Manifest:
 
 
 def save_manifest(manifest: Manifest, path: str | Path) -> None:
-    """Write `manifest` as JSON, one line per video, atomically."""
+    """Write `manifest` as JSON, one line per video, at once or not at all; raises DiskError if it cannot."""
     head = {"format": FORMAT, **{k: v for k, v in asdict(manifest).items() if k != "videos"}}
     lines = [json.dumps(asdict(video), separators=(",", ":"), sort_keys=True) for video in manifest.videos]
     text = json.dumps(head)[:-1] + ', "videos": [\n' + ",\n".join(lines) + "\n]}\n"
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    aside.write_text(text, encoding="utf-8")
-    os.replace(aside, path)
+    write_text(path, text)
 
 
 def load_manifest(path: str | Path) -> Manifest:

@@ -23,16 +23,23 @@ FORMAT = 1
 MASK_FILES = (".png", ".jsonl")
 
 
-def write_json(path: str | Path, data: dict) -> None:
-    """Write `data` as indented JSON with sorted keys, atomically; raises DiskError if it cannot."""
+def write_text(path: str | Path, text: str) -> None:
+    """Write a text file, which appears at once or not at all; raises DiskError if it cannot."""
     path = Path(path)
     aside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        aside.write_text(json.dumps(data, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+        aside.write_text(text, encoding="utf-8", newline="\n")
         os.replace(aside, path)
     except OSError as error:
+        with contextlib.suppress(OSError):
+            aside.unlink(missing_ok=True)
         raise cannot_write(path, error) from error
+
+
+def write_json(path: str | Path, data: dict) -> None:
+    """Write `data` as indented JSON with sorted keys; see `write_text`."""
+    write_text(path, json.dumps(data, indent=1, sort_keys=True) + "\n")
 
 
 def read_json(path: str | Path) -> dict:

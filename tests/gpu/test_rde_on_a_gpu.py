@@ -22,10 +22,6 @@ from vosflow.trackers.rde import RdeTracker, Settings
 from vosflow.trackers.rde.network import RdeNetwork
 from vosflow.trackers.rde.tracking import Tracking
 
-pytestmark = [
-    pytest.mark.gpu,
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU, and torch sees none"),
-]
 clip, checkpoint = tiny_rde.clip, tiny_rde.checkpoint
 
 SMALL = {"policy": "youtube", "mem_every": 2, "top_k": 7}

@@ -13,15 +13,11 @@ import torch
 
 from tests.unit import tiny_rde
 from tests.unit.tiny_rde import stage_plan
+from vosflow.training.rde.files import CURVES, WEIGHTS, WORK
 from vosflow.training.rde.run import train_alone
-from vosflow.training.rde.saving import CURVES, WEIGHTS, WORK
 from vosflow.training.rde.stage import StagePlan
 from vosflow.training.rde.trainer import Group, StageTraining
 
-pytestmark = [
-    pytest.mark.gpu,
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU, and torch sees none"),
-]
 TRAIN = Path(__file__).resolve().parents[2] / "scripts" / "train_rde.py"
 sets = tiny_rde.sets
 

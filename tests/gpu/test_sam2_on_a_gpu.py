@@ -22,10 +22,6 @@ from vosflow.trackers.sam2.frames import FrameTensors
 from vosflow.trackers.sam2.steps import Steps
 from vosflow.video import Video
 
-pytestmark = [
-    pytest.mark.gpu,
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU, and torch sees none"),
-]
 HOUSE = Path(__file__).resolve().parents[2]
 CATALOG = HOUSE / "vosflow" / "catalog"
 WEIGHTS = {

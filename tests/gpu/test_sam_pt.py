@@ -17,10 +17,6 @@ from vosflow.trackers.sam_pt.settings import Settings
 from vosflow.trackers.sam_pt.tracker import SamPtTracker
 from vosflow.video import Video
 
-pytestmark = [
-    pytest.mark.gpu,
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU, and torch sees none"),
-]
 WHICH = {  # name: (encoder, HQ) of a small one
     "vit_h": ("ViT", False),
     "hq_vit_h": ("ViT", True),

@@ -6,7 +6,7 @@ import csv
 
 from tests.slurm.conftest import HERE, study_config
 from tests.unit.tiny_rde import make_still_images
-from vosflow.training.rde.saving import CURVES
+from vosflow.training.rde.files import CURVES
 
 STAGE = {
     "processes": 2,

@@ -9,6 +9,8 @@ import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import pytest
+
 DATA = bytes(range(256)) * 1_000
 SHA256, MD5 = hashlib.sha256(DATA).hexdigest(), hashlib.md5(DATA).hexdigest()
 OTHER = DATA[::-1]
@@ -93,6 +95,14 @@ class Server:
             body = body[: self.cuts.pop(0)]
         with contextlib.suppress(ConnectionError):
             handler.wfile.write(body)
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    """A server for one test."""
+    server = Server()
+    yield server
+    server.close()
 
 
 @contextlib.contextmanager

@@ -17,7 +17,8 @@ def plain_label_maps(clip, prompts, settings, sample, points, sam, *, size=None,
     """Label maps [T, H, W] by object number, as SamPt and its evaluation do it.
 
     `prompts` are [(id, frame, mask)], masks of the size of the clip; `sample` draws points; `points` is a point tracker
-    or a function of (clip, frame of the video that it begins with, masks, their frames in the clip) that matches masks.
+    or a function of (clip, frame of the video that it begins with, masks, their frames in the clip, ids) that matches
+    masks.
     Label maps have another `size` if it is given. `alone`: points are tracked and frames encoded for each object anew.
     """
     groups = [prompts[k : k + settings.masks_batch_size] for k in range(0, len(prompts), settings.masks_batch_size)]
@@ -39,15 +40,16 @@ def _forward(clip, prompts, settings, sample, points, sam, *, alone):
     masks, starts = np.stack([mask for _, _, mask in prompts]), [start for _, start, _ in prompts]
     queries = sample(clip, masks, starts, [k for k, _, _ in prompts])
     groups = np.arange(len(masks))[:, None] if alone else [np.arange(len(masks))]
-    tracks = [_follow(clip, 0, queries[group], masks[group], settings, points) for group in groups]
+    ids = np.array([k for k, _, _ in prompts])
+    tracks = [_follow(clip, 0, queries[group], masks[group], ids[group], settings, points) for group in groups]
     positions, visibility = (np.concatenate(parts, 1) for parts in zip(*tracks, strict=True))
     return _prompt(clip, 0, positions, visibility, settings, sam, alone=alone)
 
 
-def _follow(clip, first, queries, masks, settings, points):
+def _follow(clip, first, queries, masks, ids, settings, points):
     flat = queries.reshape(-1, 3)
     if callable(points):
-        tracks = points(clip, first, masks, queries[:, 0, 0].astype(int).tolist())
+        tracks = points(clip, first, masks, queries[:, 0, 0].astype(int).tolist(), ids.tolist())
     else:
         tracks = points.track(clip, flat, None)
     visibility = tracks.visible.astype(np.int8)
@@ -130,7 +132,7 @@ def _forward_anew(clip, prompts, settings, sample, points, sam):
                 )
                 found = _decode(features, clip, *alone, 0, settings, sam)
                 last[k] = False if found is None else (found > 0).numpy()
-        positions, visibility = _follow(part, start, relative, last[active], settings, points)
+        positions, visibility = _follow(part, start, relative, last[active], np.array(ids)[active], settings, points)
         window = torch.stack(_prompt(clip, start, positions[:horizon], visibility[:horizon], settings, sam))
         logits[active, start:end] = window
         if end == frames:

@@ -156,19 +156,19 @@ def make_uvo_tree(folder: Path, *, frames: int = 12, extra: int = 0) -> Path:
     return folder
 
 
-def make_bdd100k_tree(folder: Path, *, frames: int = 4, split: str = "val") -> Path:
+def make_bdd100k_tree(folder: Path, *, frames: int = 4) -> Path:
     """images/ and labels/ of BDD100K MOTS 2020: one video: three objects, one late, a crowd, an ignored one."""
     video = "0000f77c-6257be58"
     instances = [(300, 0b1100, 1), (513, 0, 2), (70000 % 65536, 0b0100, 1), (9, 0b0010, 1), (10, 0b0001, 1)]
     for frame in range(1, frames + 1):
         name = f"{video}/{video}-{frame:07d}"
-        save_frame(folder / f"images/seg_track_20/{split}/{name}.jpg", frame)
+        save_frame(folder / f"images/seg_track_20/val/{name}.jpg", frame)
         pixels = np.zeros((HEIGHT, WIDTH, 4), np.uint8)
         for place, (number, attributes, start) in enumerate(instances):
             if frame >= start:
                 left = place * WIDTH // len(instances)
                 pixels[2 + frame : 9 + frame, left : left + 5] = (3, attributes, number >> 8, number & 255)
-        path = folder / f"labels/seg_track_20/bitmasks/{split}/{name}.png"
+        path = folder / f"labels/seg_track_20/bitmasks/val/{name}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(pixels).save(path)
     return folder

@@ -9,6 +9,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from vosflow.catalog import PublishedRow
@@ -16,6 +17,7 @@ from vosflow.evaluation.scores import GLOBAL_COLUMNS
 from vosflow.manifest import LABEL_MAPS, PER_OBJECT, ImageFolder, Manifest, Prompt, VideoEntry, save_manifest
 from vosflow.mask_writer import VideoMaskWriter
 from vosflow.masks import object_folder
+from vosflow.records import write_text
 from vosflow.report import page, results, tables
 from vosflow.report.markdown import markdown
 from vosflow.trackers.registry import load_tracker
@@ -186,16 +188,17 @@ def write_csv(path: Path, header: list[str], rows: list[list]) -> None:
         csv.writer(file, lineterminator="\n").writerows([header, *rows])
 
 
-def make_study(folder: Path) -> list[Path]:
+@pytest.fixture
+def study(tmp_path: Path) -> list[Path]:
     """run.json files: a baseline, a sweep of a checkpoint, and a dataset without ground truth."""
     videos = {name: moving_squares(seed) for seed, name in enumerate(["crossing", "twins", "zoom", "fast_1"])}
-    demo = make_dataset(folder, videos)
-    mose = make_dataset(folder, {"hidden": videos["zoom"]}, dataset="mose", split="valid", ground_truth=False)
+    demo = make_dataset(tmp_path, videos)
+    mose = make_dataset(tmp_path, {"hidden": videos["zoom"]}, dataset="mose", split="valid", ground_truth=False)
 
     def lagging(pixels: int) -> dict[str, np.ndarray]:
         return {name: shifted(gt, pixels + index) for index, (name, (_, gt)) in enumerate(videos.items())}
 
-    runs = [make_run(folder, demo, "static", lagging(6), speed=400.0)]
+    runs = [make_run(tmp_path, demo, "static", lagging(6), speed=400.0)]
     for memory, pixels, note in [
         (1, 4, []),
         (7, 1, []),
@@ -204,7 +207,7 @@ def make_study(folder: Path) -> list[Path]:
         swept = {"num_maskmem": memory}
         runs.append(
             make_run(
-                folder,
+                tmp_path,
                 demo,
                 f"sam2_demo@num_maskmem={memory}",
                 lagging(pixels),
@@ -217,7 +220,9 @@ def make_study(folder: Path) -> list[Path]:
             )
         )
     hidden = {"hidden": videos["zoom"][1]}
-    runs.append(make_run(folder, mose, "sam2_demo", hidden, tracker="sam2", checkpoint="sam2_demo", settings=DEFAULTS))
+    runs.append(
+        make_run(tmp_path, mose, "sam2_demo", hidden, tracker="sam2", checkpoint="sam2_demo", settings=DEFAULTS)
+    )
     return runs
 
 
@@ -227,7 +232,7 @@ def write_study(paths: list[Path], folder: Path, **options) -> tuple[Path, str]:
     known = options.get("published", ())
     rows = tables.summary_rows(runs, known)
     tables.write_summary(rows, folder / "summary.csv")
-    tables.write_text(folder / "summary.md", markdown(rows))
+    write_text(folder / "summary.md", markdown(rows))
     written = page.write_page(runs, folder / "summary.csv", folder, **{"published": known, **options})
     return folder / "summary.csv", written.read_text()
 

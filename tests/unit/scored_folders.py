@@ -48,8 +48,8 @@ def score_clips(
     return score_folders(annotations, predictions, protocol, strict=strict)
 
 
-def score_objects(folder: Path, clips: Mapping[str, ObjectClips], protocol: str = "sav") -> Evaluation:
-    """Write masks as {video}/{object:03d}/{frame}.png and score them."""
+def score_objects(folder: Path, clips: Mapping[str, ObjectClips]) -> Evaluation:
+    """Write masks as {video}/{object:03d}/{frame}.png and score them by the rules of SA-V."""
     for video, objects in clips.items():
         for number, sides in objects.items():
             for side, masks in zip(("Annotations", "predictions"), sides, strict=True):
@@ -57,7 +57,7 @@ def score_objects(folder: Path, clips: Mapping[str, ObjectClips], protocol: str 
                 target.mkdir(parents=True)
                 for frame, mask in masks.items():
                     save_label_map(target / f"{frame_name(frame)}.png", mask.astype(np.uint8))
-    return score_folders(folder / "Annotations", folder / "predictions", protocol)
+    return score_folders(folder / "Annotations", folder / "predictions", "sav")
 
 
 def score_folders(annotations: Path, predictions: Path, protocol: str, *, strict: bool = True) -> Evaluation:

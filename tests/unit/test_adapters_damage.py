@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 from PIL import Image
 
+from tests.unit.scripts import run_script
 from tests.unit.small_manifests import FRAMES, MASKS, davis, in_folder
 from tests.unit.trees import (
     HEIGHT,
@@ -25,8 +23,6 @@ from vosflow.datasets import build_manifest
 from vosflow.datasets.folder import folder_manifest
 from vosflow.errors import VosflowError
 from vosflow.manifest import load_manifest
-
-REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 def remove_video(root):
@@ -187,29 +183,25 @@ def test_folder_that_is_missing(tmp_path):
         folder_manifest(tmp_path / "frames", tmp_path / "masks")
 
 
-def write_manifest(*arguments: object) -> subprocess.CompletedProcess:
-    command = [sys.executable, REPOSITORY / "scripts/write_manifest.py", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True)
-
-
 def test_script(tmp_path):
     make_davis_tree(tmp_path / "demo")
     output = tmp_path / "results" / "manifest.json"
     options = ("--dataset", "demo", "--split", "val", "--output", output)
-    assert write_manifest(*options, "--root", tmp_path / "demo").returncode == 0
+    assert run_script("write_manifest.py", *options, "--root", tmp_path / "demo").returncode == 0
     assert [video.name for video in load_manifest(output).videos] == ["bear", "cows"]
 
     folders = {
         name: str(tmp_path / "demo" / kind) for name, kind in (("base_video_dir", FRAMES), ("input_mask_dir", MASKS))
     }
-    done = write_manifest("--dataset", "mine", "--split", "all", "--output", output, "--folder", json.dumps(folders))
+    mine = ("--dataset", "mine", "--split", "all", "--output", output, "--folder", json.dumps(folders))
+    done = run_script("write_manifest.py", *mine)
     assert done.returncode == 0, done.stderr
     assert load_manifest(output).dataset == "mine"
 
     root = make_mose_tree(tmp_path / "valid")
     given = (root / "meta_valid.json").rename(tmp_path / "list.json")
     mose = ("--dataset", "mose", "--split", "valid", "--output", output, "--root", root, "--list", "videos", given)
-    assert write_manifest(*mose).returncode == 0 and len(load_manifest(output).videos) == 2
+    assert run_script("write_manifest.py", *mose).returncode == 0 and len(load_manifest(output).videos) == 2
 
-    failed = write_manifest(*options)
+    failed = run_script("write_manifest.py", *options)
     assert failed.returncode == 1 and "--root or --folder?" in failed.stderr and "Traceback" not in failed.stderr

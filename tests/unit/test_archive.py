@@ -16,11 +16,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.unit.scripts import run_script
 from vosflow.datasets.archive import extract_archive
 from vosflow.digest import file_digest
 from vosflow.errors import VosflowError
 
-REPOSITORY = Path(__file__).resolve().parents[2]
+HOUSE = Path(__file__).resolve().parents[2]
 FILES = {"DAVIS/JPEGImages/bear/00000.jpg": b"frame" * 50, "DAVIS/ImageSets/val.txt": b"bear"}
 
 
@@ -233,11 +234,10 @@ def test_killed_extraction_leaves_nothing_under_the_name(tmp_path):
         "archive.extract_archive(*sys.argv[1:])"
     )
     command = [sys.executable, "-c", code, archive, folder, tmp_path / "data.json"]
-    assert subprocess.run(command, cwd=REPOSITORY).returncode == -signal.SIGKILL
+    assert subprocess.run(command, cwd=HOUSE).returncode == -signal.SIGKILL
     assert not folder.exists() and not (tmp_path / "data.json").exists()
     assert content(tmp_path / ".data.extracting") == FILES  # left behind, and cleared away by the next one
-    script = [sys.executable, REPOSITORY / "scripts/extract_archive.py", archive, "--folder", folder]
-    done = subprocess.run(script, capture_output=True, text=True)
+    done = run_script("extract_archive.py", archive, "--folder", folder)
     assert done.returncode == 0 and "2 files" in done.stderr
     assert content(folder) == FILES and names_in(tmp_path) == ["data", "data.json", "data.zip"]
 
@@ -257,9 +257,9 @@ def test_two_processes_extract_once(tmp_path):
     )
     command = [sys.executable, "-c", code, archive, folder, marker]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    with subprocess.Popen(command, cwd=REPOSITORY, **pipes) as first:
+    with subprocess.Popen(command, cwd=HOUSE, **pipes) as first:
         assert first.stdout.readline() == "extracting\n"
-        with subprocess.Popen(command, cwd=REPOSITORY, **pipes) as second:
+        with subprocess.Popen(command, cwd=HOUSE, **pipes) as second:
             assert second.stdout.readline() == "waiting\n"
             assert first.communicate("go on\n")[0] == "" and first.returncode == 0
             assert second.communicate()[0] == "" and second.returncode == 0
@@ -279,10 +279,9 @@ def test_a_folder_of_other_things_is_not_replaced(tmp_path):
     archive, folder = make_zip(tmp_path / "data.zip", FILES), tmp_path / "mine"
     folder.mkdir()
     (folder / "thesis.tex").write_text("years of work")
-    script = [sys.executable, REPOSITORY / "scripts/extract_archive.py", archive, "--folder"]
-    done = subprocess.run([*script, folder], capture_output=True, text=True)
+    done = run_script("extract_archive.py", archive, "--folder", folder)
     assert done.returncode == 1 and "the folder holds something else" in done.stderr
     assert (folder / "thesis.tex").read_text() == "years of work"
     for _ in range(2):  # what it made itself, it replaces
-        done = subprocess.run([*script, tmp_path / "new"], capture_output=True, text=True)
+        done = run_script("extract_archive.py", archive, "--folder", tmp_path / "new")
         assert done.returncode == 0 and content(tmp_path / "new") == FILES

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+from tests.unit.scripts import run_script
 from vosflow.catalog import (
     CheckpointEntry,
     Dataset,
@@ -39,7 +40,7 @@ from vosflow.trackers.registry import BUILT_IN as TRACKERS
 from vosflow.trackers.registry import load_tracker
 from vosflow.weights import parts_of
 
-REPOSITORY = Path(__file__).resolve().parents[2]
+HOUSE = Path(__file__).resolve().parents[2]
 SHA256 = "0" * 64
 
 
@@ -294,8 +295,7 @@ def test_list_says_what_is_there(tmp_path):
 
 
 def test_list_as_a_table(tmp_path):
-    command = [sys.executable, REPOSITORY / "scripts/fetch.py", "--list", "rde", "--data", tmp_path]
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = run_script("fetch.py", "--list", "rde", "--data", tmp_path)
     assert done.returncode == 0, done.stderr
     assert re.search(r"^rde +rde_s012_yv +open +MIT .* no *$", done.stdout, re.MULTILINE)
     assert re.search(r"^\d+ files, \d+ here", done.stdout, re.MULTILINE)
@@ -310,14 +310,12 @@ def test_list_as_a_table(tmp_path):
     ],
 )
 def test_fetch_script_refuses_half_a_request(request_, words):
-    command = [sys.executable, REPOSITORY / "scripts/fetch.py", *request_]
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = run_script("fetch.py", *request_)
     assert done.returncode == 1 and words in done.stderr
 
 
 def test_fetch_script_has_nothing_to_do_for_files_of_the_repository(tmp_path):
-    command = [sys.executable, REPOSITORY / "scripts/fetch.py", "--checkpoint", "sam2_demo", "--data", tmp_path]
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = run_script("fetch.py", "--checkpoint", "sam2_demo", "--data", tmp_path)
     assert done.returncode == 1 and "part of this repository" in done.stderr and not list(tmp_path.iterdir())
 
 
@@ -327,7 +325,7 @@ def test_planning_imports_nothing_heavy():
         "heavy = ('numpy', 'PIL', 'torch', 'pandas', 'cv2', 'requests', 'gdown');"
         "print([name for name in heavy if name in sys.modules])"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=REPOSITORY)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=HOUSE)
     assert done.stdout.strip() == "[]"
 
 

@@ -17,11 +17,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from tests.unit.scripts import run_script
 from vosflow.datasets import convert
 from vosflow.datasets.convert import convert_checkpoint
 from vosflow.errors import VosflowError
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 PARAMETERS = {"tapir/~/resnet": {"w": np.arange(6.0, dtype=np.float32).reshape(2, 3), "b": np.float32(0.5)}}
 
 
@@ -108,10 +108,9 @@ def test_npy_without_objects(tmp_path):
 
 def test_script(tmp_path):
     path = save_npy(tmp_path / "tapir.npy", {"params": PARAMETERS, "step": Evil(tmp_path / "victim")})
-    command = [sys.executable, REPOSITORY / "scripts/convert_checkpoint.py", path]
-    refused = subprocess.run(command, capture_output=True, text=True)
+    refused = run_script("convert_checkpoint.py", path)
     assert refused.returncode == 1 and "posix.system" in refused.stderr
-    done = subprocess.run([*command, "--drop-unknown"], capture_output=True, text=True)
+    done = run_script("convert_checkpoint.py", path, "--drop-unknown")
     assert done.returncode == 0 and "2 tensors" in done.stderr and "left out: posix.system" in done.stderr
     assert (tmp_path / "tapir.safetensors").exists() and not (tmp_path / "victim").exists()
 

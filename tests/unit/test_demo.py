@@ -14,14 +14,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from tests.unit.scripts import run_script
 from vosflow.datasets import demo
 from vosflow.datasets.demo import DEMO_SEEDS, render_clip
 from vosflow.datasets.demo_drawing import FRAMES, HEIGHT, WIDTH, polygon_coverage, value_at
 from vosflow.datasets.demo_scenes import KINDS, make_scene
 from vosflow.errors import VosflowError
 from vosflow.masks import DAVIS_PALETTE, read_label_map
-
-SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
 
 # Made with this file's own `digest` on 2026-11-21 (x86-64, numpy 2.4.6, Pillow 13.0.0). A change of the pictures
 # changes every figure of the demo study and makes the trained sam2_demo weights a misfit: do not update lightly.
@@ -101,8 +100,7 @@ def test_writing_replaces_the_whole_folder(dataset, tmp_path, monkeypatch):
 @pytest.mark.parametrize("script", ["make_demo_dataset.py", "make_demo_training_sets.py"])
 def test_called_by_hand_it_replaces_nothing(script, tmp_path):
     (tmp_path / "mine.txt").write_text("years of annotations")
-    command = [sys.executable, SCRIPTS / script, "--output", tmp_path]
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = run_script(script, "--output", tmp_path)
     assert done.returncode == 1 and f"{tmp_path}: the folder holds something else" in done.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
 

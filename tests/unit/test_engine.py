@@ -130,7 +130,7 @@ def test_per_object_layout(tmp_path):
     assert not RunFolder(tmp_path / "run").is_finished("a", record["key"])
 
 
-def test_the_key_names_everything_that_matters(toy, tmp_path):
+def test_the_key_names_everything_that_matters(toy):
     manifest, _ = toy
     view = manifest.tracking_view("a")
     base = Method.of(TOY).key(view, "cpu", "float32")

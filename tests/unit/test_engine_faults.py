@@ -3,26 +3,42 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import weakref
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
 
 from tests.unit.held_job import held_job
 from tests.unit.toy_tracker import TOY, ToyTracker, all_bytes, finished, make_toy
-from vosflow import engine, mask_writer
+from vosflow import engine, mask_writer, records
 from vosflow.engine import track_shard, track_videos
-from vosflow.errors import VosflowError
+from vosflow.errors import DiskError, VosflowError
+from vosflow.manifest import save_manifest
 from vosflow.method import Method
-from vosflow.records import RunFolder
+from vosflow.records import RunFolder, write_json
+from vosflow.report.tables import write_summary
 
 
 @pytest.fixture
 def toy(tmp_path):
     """(manifest of three videos, run folder)."""
     return make_toy(tmp_path)
+
+
+def fail_on_a(monkeypatch, error: BaseException) -> None:
+    """Have the tracker raise on video a."""
+    real = ToyTracker.track
+
+    def track(self, video):
+        if video.name == "a":
+            raise error
+        yield from real(self, video)
+
+    monkeypatch.setattr(ToyTracker, "track", track)
 
 
 def test_one_bad_video_does_not_stop_the_others(toy, tmp_path):
@@ -82,17 +98,26 @@ def test_a_full_disk_stops_the_shard_and_keeps_finished_videos(toy, monkeypatch)
     assert len(list((folder / "masks" / "b").iterdir())) == 6 and not (folder / "masks" / "c").exists()
 
 
+def test_a_full_disk_is_told_of_records_manifests_and_tables(toy, tmp_path, monkeypatch):
+    def full(*paths):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(records.os, "replace", full)
+    path = tmp_path / "results/file"
+    for write in (
+        partial(write_json, path, {}),
+        partial(save_manifest, toy[0], path),
+        partial(write_summary, [], path),
+    ):
+        with pytest.raises(DiskError, match="results/file: the disk .* is full"):
+            write()
+        assert list(path.parent.iterdir()) == []
+
+
 @pytest.mark.parametrize("error", [ZeroDivisionError("a defect"), SystemExit(3)], ids=["exception", "exit"])
 def test_what_a_tracker_raises_stops_only_that_video(toy, monkeypatch, capsys, error):
     manifest, folder = toy
-    real = ToyTracker.track
-
-    def broken(self, video):
-        if video.name == "a":
-            raise error
-        yield from real(self, video)
-
-    monkeypatch.setattr(ToyTracker, "track", broken)
+    fail_on_a(monkeypatch, error)
     with pytest.raises(VosflowError, match=f"1 of 2 videos failed.*\n- a: {type(error).__name__}: {error}"):
         track_videos(Method.of(TOY), manifest, ["a", "b"], folder)
     assert RunFolder(folder).read_record("b")["frames"] == 6 and not (folder / "masks" / "a").exists()
@@ -101,14 +126,7 @@ def test_what_a_tracker_raises_stops_only_that_video(toy, monkeypatch, capsys, e
 
 def test_out_of_memory_is_told_and_the_others_go_on(toy, monkeypatch):
     manifest, folder = toy
-    real = ToyTracker.track
-
-    def hungry(self, video):
-        if video.name == "a":
-            raise MemoryError
-        yield from real(self, video)
-
-    monkeypatch.setattr(ToyTracker, "track", hungry)
+    fail_on_a(monkeypatch, MemoryError())
     with pytest.raises(VosflowError, match="out of memory on cpu while tracking video a"):
         track_videos(Method.of(TOY), manifest, ["a", "b"], folder)
     assert finished(folder) == ["b"]

@@ -80,7 +80,7 @@ def test_masks_replaced_by_another_job_make_no_record(toy, monkeypatch):
         track_shard(Method.of(TOY), manifest, folder, shard=1, shards=1)
 
 
-def test_a_lock_that_cannot_be_made_stops_the_job(toy, monkeypatch):
+def test_a_lock_that_cannot_be_made_stops_the_job(toy):
     manifest, folder = toy
     folder.mkdir(parents=True, exist_ok=True)
     (folder / ".lock").mkdir()

@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import subprocess
-import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +15,7 @@ from PIL import Image
 
 from tests.unit.scored_clips import HEIGHT, WIDTH, davis2017_clips, disc, paint, save_label_map, write_clips
 from tests.unit.scored_folders import score_objects
+from tests.unit.scripts import run_script
 from tests.unit.test_ytvis import found, square, truth, write
 from vosflow.errors import VosflowError
 from vosflow.evaluation import table
@@ -23,12 +23,7 @@ from vosflow.evaluation.annotations import annotated_folder
 from vosflow.evaluation.protocols import BUILT_IN, load_protocol
 from vosflow.evaluation.run import evaluate_run
 
-ROOT = Path(__file__).resolve().parents[2]
-
-
-def run_script(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(ROOT / "scripts" / "evaluate.py"), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=1200)
+run_evaluate = partial(run_script, "evaluate.py")
 
 
 @pytest.fixture
@@ -41,7 +36,7 @@ def clips(tmp_path: Path) -> tuple[Path, Path]:
 
 def test_without_output_there_is_only_the_table(clips, tmp_path):
     before = sorted(tmp_path.rglob("*"))
-    done = run_script("--annotations", clips[0], "--predictions", clips[1], "--workers", 1)
+    done = run_evaluate("--annotations", clips[0], "--predictions", clips[1], "--workers", 1)
     assert done.returncode == 0, done.stderr
     assert "davis2017: 5 objects in 3 videos (%)" in done.stdout
     assert re.search(r"J&F-Mean +\d+\.\d", done.stdout) and re.search(r"gap_3 +\d+\.\d +\d+\.\d +\d+\.\d", done.stdout)
@@ -59,7 +54,7 @@ def test_every_protocol_is_described(capsys):
 
 
 def test_protocol_list_needs_nothing_else():
-    done = run_script("--protocol", "list")
+    done = run_evaluate("--protocol", "list")
     assert done.returncode == 0 and done.stdout.startswith("davis2016\n") and done.stderr == ""
 
 
@@ -72,7 +67,7 @@ def test_protocol_list_needs_nothing_else():
     ],
 )
 def test_options_that_do_not_go_together(arguments, message):
-    done = run_script(*arguments)
+    done = run_evaluate(*arguments)
     assert done.returncode == 2 and message in done.stderr
 
 
@@ -80,9 +75,9 @@ def test_missing_predictions_abort_or_count_as_empty(clips):
     (clips[1] / "gap/00002.png").unlink()
     shutil.rmtree(clips[1] / "late")
     (clips[1] / "void/00001.png").unlink()
-    strict = run_script("--annotations", clips[0], "--predictions", clips[1], "--workers", 1)
+    strict = run_evaluate("--annotations", clips[0], "--predictions", clips[1], "--workers", 1)
     assert strict.returncode == 1 and "1 of 3 videos have no prediction: late" in strict.stderr
-    done = run_script("--annotations", clips[0], "--predictions", clips[1], "--workers", 1, "--no-strict")
+    done = run_evaluate("--annotations", clips[0], "--predictions", clips[1], "--workers", 1, "--no-strict")
     assert done.returncode == 0, done.stderr
     assert "missing predictions, counted as empty: 4, in gap, late, void" in done.stdout
     assert re.search(r"late_1 +0\.0 +0\.0 +0\.0", done.stdout)
@@ -95,7 +90,7 @@ def test_comparison_names_intervals_and_videos(clips, tmp_path):
         save_label_map(path, np.zeros((HEIGHT, WIDTH), np.uint8))
     shutil.copy(clips[0] / "void/00001.png", other / "void/00001.png")
     Image.open(other / "void/00001.png").point(lambda value: value if value < 255 else 0).save(other / "void/00001.png")
-    done = run_script(
+    done = run_evaluate(
         *("--annotations", clips[0], "--predictions", clips[1], "--compare", other, "--workers", 1),
     )
     assert done.returncode == 0, done.stderr
@@ -148,7 +143,7 @@ def test_progress_in_a_log_is_a_line_now_and_then(capsys, monkeypatch):
 
 def test_instances_from_two_files(tmp_path):
     annotations, results = write(tmp_path, {1: 1}, [truth(1, 1, [square(0)])], [found(1, 0.9, [square(0)])])
-    done = run_script("--annotations", annotations, "--predictions", results, "--protocol", "uvo")
+    done = run_evaluate("--annotations", annotations, "--predictions", results, "--protocol", "uvo")
     assert done.returncode == 0, done.stderr
     assert re.search(r"AR@100 +100\.0", done.stdout) and re.search(r"AR-small +100\.0", done.stdout)
     assert re.search(r"AP-large +-", done.stdout)  # no such object
@@ -294,7 +289,7 @@ def test_wrong_ids_are_warned_of(tmp_path: Path, protocol: str, warned: bool) ->
             target = tmp_path / side / "car" / f"{frame:05d}.png"
             target.parent.mkdir(parents=True, exist_ok=True)
             save_label_map(target, paint((value, disc(10, 10, 5))))
-    done = run_script(
+    done = run_evaluate(
         *("--annotations", tmp_path / "annotations", "--predictions", tmp_path / "predictions"),
         *("--protocol", protocol, "--workers", 1),
     )

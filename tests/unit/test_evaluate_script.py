@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,17 +10,13 @@ import pytest
 from PIL import Image
 
 from tests.unit.scored_clips import HEIGHT, WIDTH, davis2016_clips, davis2017_clips, save_label_map, write_clips
+from tests.unit.scripts import run_script
 from tests.unit.test_protocols import DAVIS2016_TOTALS, DAVIS2017_OBJECTS, DAVIS2017_TOTALS
 from vosflow.evaluation.annotations import annotated_folder
 from vosflow.evaluation.scores import read_global_results, read_per_object_results, read_scores
 from vosflow.manifest import save_manifest
 
-ROOT = Path(__file__).resolve().parents[2]
-
-
-def evaluate(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(ROOT / "scripts" / "evaluate.py"), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=1200)
+evaluate = partial(run_script, "evaluate.py")
 
 
 @pytest.fixture

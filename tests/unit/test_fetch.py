@@ -12,19 +12,15 @@ from types import SimpleNamespace
 import gdown
 import pytest
 
+from tests.unit import loopback
 from tests.unit.loopback import DATA, MD5, OTHER, SHA256, Server, refused_address
-from vosflow.catalog import CheckpointEntry, DriveSource, FileSource, HttpSource, HubSource
+from vosflow.catalog import CheckpointEntry, DriveSource, HttpSource, HubSource
 from vosflow.datasets import fetch
 from vosflow.datasets.expected import Expected
 from vosflow.datasets.fetch import fetch_catalog_file, fetch_file, hub_url
 from vosflow.errors import VosflowError
 
-
-@pytest.fixture
-def server():
-    server = Server()
-    yield server
-    server.close()
+server = loopback.server
 
 
 @pytest.fixture
@@ -164,13 +160,12 @@ def test_no_connection_falls_through(get, server):
         assert get(dead, server.url, sha256=SHA256).source == server.url
 
 
-def test_all_sources_are_named_if_all_fail(get, server, tmp_path):
+def test_all_sources_are_named_if_all_fail(get, server):
     server.always = 404
-    missing = FileSource(kind="file", path=str(tmp_path / "nothing"))
-    with pytest.raises(VosflowError) as caught:
-        get(server.url, missing)
+    with refused_address() as dead, pytest.raises(VosflowError) as caught:
+        get(server.url, dead)
     message = str(caught.value)
-    assert f"{server.url}: status 404" in message and f"{tmp_path}/nothing: no such file" in message
+    assert f"{server.url}: status 404" in message and f"{dead}: " in message
     assert str(get.path) in caught.value.remedy and not get.path.exists()
 
 
@@ -242,12 +237,6 @@ def test_folder_that_cannot_be_written(get, server, monkeypatch):
     monkeypatch.setattr(fetch, "http_file", full)
     with pytest.raises(VosflowError, match="No space left on device"):
         get(server.url)
-
-
-def test_local_file(get, tmp_path):
-    (tmp_path / "mine").write_bytes(DATA)
-    get(FileSource(kind="file", path=str(tmp_path / "mine")), sha256=SHA256)
-    assert get.path.read_bytes() == DATA == (tmp_path / "mine").read_bytes()
 
 
 def test_hub_files_are_plain_addresses(get, server, monkeypatch):

@@ -19,6 +19,7 @@ import gdown
 import pytest
 import requests
 
+from tests.unit import loopback
 from tests.unit.loopback import DATA, OTHER, SHA256, Server, refused_address
 from vosflow.catalog import Dataset, DriveFolderSource, DriveSource, HttpSource, HubSource
 from vosflow.datasets import drive, fetch, reporter, transfer
@@ -27,15 +28,9 @@ from vosflow.datasets.fetch import fetch_archive, fetch_file
 from vosflow.datasets.listing import catalog_rows, print_catalog
 from vosflow.errors import VosflowError
 
-REPOSITORY = Path(__file__).resolve().parents[2]
+HOUSE = Path(__file__).resolve().parents[2]
 BLOB = hashlib.sha1(b"blob %d\0" % len(DATA) + DATA).hexdigest()
-
-
-@pytest.fixture
-def server():
-    server = Server()
-    yield server
-    server.close()
+server = loopback.server
 
 
 @pytest.fixture
@@ -215,7 +210,7 @@ def test_two_processes_fetch_it_once(server, tmp_path):
     server.gate.clear()
     command = [sys.executable, "-c", code, server.url, tmp_path / "file.bin", tmp_path / "locks", SHA256]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    both = [subprocess.Popen(command, cwd=REPOSITORY, **pipes) for _ in range(2)]
+    both = [subprocess.Popen(command, cwd=HOUSE, **pipes) for _ in range(2)]
     assert [process.stdout.readline() for process in both] == ["acquires\n"] * 2
     server.gate.set()
     told = [process.communicate()[1] for process in both]
@@ -378,7 +373,7 @@ def test_bar_on_a_terminal(server, tmp_path):
     main, terminal = pty.openpty()
     command = [sys.executable, "-c", code, server.url, tmp_path / "file.bin", tmp_path / "locks"]
     environment = {**os.environ, "TERM": "xterm", "COLUMNS": "120"}
-    with subprocess.Popen(command, cwd=REPOSITORY, stderr=terminal, env=environment) as job:
+    with subprocess.Popen(command, cwd=HOUSE, stderr=terminal, env=environment) as job:
         os.close(terminal)
         written = bytearray()
         with contextlib.suppress(OSError):  # so Linux says that nobody has the terminal open any more

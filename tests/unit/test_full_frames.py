@@ -41,10 +41,10 @@ class FullTracker(StaticTracker):
         yield from super().track(video)
 
 
-def make_full(root: Path, inside: str = "JPEGImages/Full-Resolution", frames: int = 4, suffix: str = ".jpg") -> Path:
+def make_full(root: Path, inside: str = "JPEGImages/Full-Resolution", frames: int = 4) -> Path:
     for video in ("bear", "cows", "boat"):
         for frame in range(frames):
-            save_frame(root / f"{inside}/{video}/{frame:05d}{suffix}", frame, 3 * HEIGHT, 2 * WIDTH)
+            save_frame(root / f"{inside}/{video}/{frame:05d}.jpg", frame, 3 * HEIGHT, 2 * WIDTH)
         first = root / inside.replace("JPEGImages", "Annotations") / video / "00000.png"
         save_label_map(first, rectangles((1, 2), height=3 * HEIGHT, width=2 * WIDTH))
     return root

@@ -28,7 +28,7 @@ from vosflow.evaluation.measures import (
     score_frame,
 )
 
-ROOT = Path(__file__).resolve().parents[2]
+HOUSE = Path(__file__).resolve().parents[2]
 
 
 def offsets(element: Element) -> list[tuple[int, int]]:
@@ -209,7 +209,7 @@ print("numba" in sys.modules)
 
 def test_machine_code_is_made_once(tmp_path: Path) -> None:
     """In fresh processes of a copy of the package: the first compiles, the second does not even import numba."""
-    shutil.copytree(ROOT / "vosflow", tmp_path / "vosflow", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(HOUSE / "vosflow", tmp_path / "vosflow", ignore=shutil.ignore_patterns("__pycache__"))
     had_to_compile = []
     for _ in range(2):
         done = subprocess.run(
@@ -340,7 +340,7 @@ for colour, depth in ((3, 1), (3, 2), (3, 4), (3, 8), (0, 8)):
 def test_the_kernel_stays_within_its_arrays() -> None:
     done = subprocess.run(
         [sys.executable, "-c", GUARDED],
-        cwd=ROOT,
+        cwd=HOUSE,
         env={**os.environ, "NUMBA_DISABLE_JIT": "1"},
         capture_output=True,
         text=True,

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +13,7 @@ from PIL import Image
 from tests.unit.clips import make_videos
 from tests.unit.scored_clips import davis2017_clips, write_clips
 from tests.unit.scored_folders import score_clips, score_objects
+from tests.unit.scripts import run_script
 from vosflow.engine import track_videos
 from vosflow.errors import VosflowError
 from vosflow.evaluation.annotations import annotated_folder
@@ -25,8 +24,6 @@ from vosflow.evaluation.run import Evaluation, evaluate, evaluate_run
 from vosflow.manifest import LABEL_MAPS, Manifest
 from vosflow.masks import read_label_map
 from vosflow.method import Method
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 def tracked(manifest: Manifest, predictions: Path) -> Iterator[tuple[str, str, np.ndarray | dict[int, np.ndarray]]]:
@@ -174,11 +171,6 @@ def test_the_engine_shows_every_frame_once_it_is_written(tmp_path: Path) -> None
     assert seen == []  # finished before: nothing is in memory
 
 
-def script(name: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(ROOT / "scripts" / name), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=1200)
-
-
 def test_scripts_write_the_same_files(tmp_path: Path) -> None:
     """Scored by track.py from memory, by track.py from the files of its first call, and by evaluate.py."""
     make_videos(tmp_path, {"b": 6, "a": 5})
@@ -186,11 +178,11 @@ def test_scripts_write_the_same_files(tmp_path: Path) -> None:
     folders = ["--base_video_dir", images, "--input_mask_dir", annotations, "--output_mask_dir", tmp_path / "out"]
     for folder in ("live", "again"):
         options = ["--annotations", annotations, "--scores", tmp_path / folder]
-        done = script("track.py", "--tracker", "static", *folders, *options)
+        done = run_script("track.py", "--tracker", "static", *folders, *options)
         assert done.returncode == 0, done.stderr
         assert "J&F-Mean" in done.stdout
     arguments = ["--annotations", annotations, "--predictions", tmp_path / "out", "--output", tmp_path / "files"]
-    assert script("evaluate.py", *arguments).returncode == 0
+    assert run_script("evaluate.py", *arguments).returncode == 0
     for name in ("scores.csv", "global_results.csv", "per_object_results.csv"):
         content = (tmp_path / "files" / name).read_bytes()
         assert (tmp_path / "live" / name).read_bytes() == content == (tmp_path / "again" / name).read_bytes()
@@ -210,7 +202,7 @@ def test_wrong_options_are_told_before_anything_is_tracked(tmp_path: Path, optio
     out = tmp_path / "out"
     folders = ["--base_video_dir", images, "--input_mask_dir", annotations, "--output_mask_dir", out]
     given = [option.format(out=out) for option in options]
-    done = script("track.py", "--tracker", "static", *folders, "--annotations", annotations, *given)
+    done = run_script("track.py", "--tracker", "static", *folders, "--annotations", annotations, *given)
     assert done.returncode == 1
     assert message in done.stderr
     assert not (out / "a").exists()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 
@@ -16,7 +15,14 @@ from tests.unit.publisher_trees import (
     make_uvo_tree,
     make_youtubevos_tree,
 )
-from tests.unit.trees import make_davis2016_tree, make_davis_tree, make_mose_tree, rectangles, save_label_map
+from tests.unit.trees import (
+    edit_json,
+    make_davis2016_tree,
+    make_davis_tree,
+    make_mose_tree,
+    rectangles,
+    save_label_map,
+)
 from vosflow.config import parse_config
 from vosflow.datasets import build_manifest
 from vosflow.datasets.folder import folder_manifest
@@ -133,16 +139,10 @@ def test_leftovers_beside_the_object_folders(tmp_path):
         built("sav/val", tmp_path)
 
 
-def edited(path: Path, change) -> None:
-    content = json.loads(path.read_text())
-    change(content)
-    path.write_text(json.dumps(content))
-
-
 def test_lvos_range_of_no_frames(tmp_path):
     make_lvos_tree(tmp_path)
     span = {"start": "00000001", "end": "00000026", "frame_nums": "-3"}
-    edited(
+    edit_json(
         tmp_path / "valid_meta.json",
         lambda meta: meta["videos"]["vid1AAAA"]["objects"].update({"1": {"frame_range": span}}),
     )
@@ -159,14 +159,14 @@ def test_youtubevos_category_that_is_no_text(tmp_path):
             for thing in video["objects"].values():
                 thing["category"] = ["person"]
 
-    edited(tmp_path / "train/meta.json", spoil)
-    edited(tmp_path / "valid/meta.json", spoil)
+    edit_json(tmp_path / "train/meta.json", spoil)
+    edit_json(tmp_path / "valid/meta.json", spoil)
     assert all(video.groups == {} for video in built("youtubevos2019/valid", tmp_path).videos)
 
 
 def test_uvo_frame_that_is_no_name(tmp_path):
     make_uvo_tree(tmp_path)
-    edited(
+    edit_json(
         tmp_path / "VideoDenseSet/UVO_video_val_dense.json",
         lambda content: content["videos"][0]["file_names"].__setitem__(0, 5),
     )

@@ -123,7 +123,7 @@ def test_the_weights_of_every_role_are_part_of_the_key(tmp_path):
     assert moved.key({}, "cpu", "float32") == one.key({}, "cpu", "float32") and moved.marks == one.marks
 
 
-def test_modules_that_a_tracker_takes_by_name_are_part_of_its_code(tmp_path, monkeypatch):
+def test_modules_that_a_tracker_takes_by_name_are_part_of_its_code(tmp_path):
     names = {"sam": "a", "point_tracker": "b"}
     pips, cotracker = (built(tmp_path, {"points": points}, **names).code for points in ("pips", "cotracker"))
     assert pips != cotracker

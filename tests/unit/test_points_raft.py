@@ -6,6 +6,8 @@ weights, 3 frames of 128 x 160, 10 points) positions differed by 2e-5 pixels at 
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -51,8 +53,9 @@ def _save(state, path):
     return Checkpoint(path.stem, path, path.stem)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def tracker(checkpoint):
+    """A new one for each test: it keeps flows."""
     return loaded(Raft, checkpoint, iters=ITERS)
 
 
@@ -70,20 +73,23 @@ def test_tracks_are_those_of_whole_flows(network, tracker):
     assert 0 < tracks.visible.mean() < 1
 
 
-def test_pairs_may_share_calls_and_artefacts(tracker, monkeypatch):
-    expected = track(tracker, FRAMES, QUERIES[:1])
+def test_pairs_may_share_calls_and_artefacts(checkpoint, monkeypatch):
+    def tracked():
+        return track(loaded(Raft, checkpoint, iters=ITERS), FRAMES, QUERIES[:1])
+
+    expected = tracked()
     monkeypatch.setattr(raft_network, "_pairs_at_once", lambda features, device: 2)
-    assert_same(track(tracker, FRAMES, QUERIES[:1]), expected)
+    assert_same(tracked(), expected)
     monkeypatch.setattr(raft_module, "PAIRS_PER_ARTEFACT", 2)
-    assert_same(track(tracker, FRAMES, QUERIES[:1]), expected)
+    assert_same(tracked(), expected)
 
 
-def test_flows_are_computed_once_and_backwards_only_if_need_be(tracker, tmp_path):
+def test_flows_are_computed_once_and_backwards_only_if_need_be(checkpoint, tmp_path):
     clip = Clip.of_array(FRAMES)
     on_disk = ArtefactStore(tmp_path, gigabytes=1)
 
     def tracked(queries):
-        artefacts = Artefacts(on_disk)
+        artefacts, tracker = Artefacts(on_disk), loaded(Raft, checkpoint, iters=ITERS)
         return tracker.track(clip, np.array(queries, np.float32), artefacts), artefacts.counts["flow"]
 
     first, counts = tracked(QUERIES[:1])
@@ -93,6 +99,48 @@ def test_flows_are_computed_once_and_backwards_only_if_need_be(tracker, tmp_path
     assert again.positions.tobytes() == first.positions.tobytes()
     _, counts = tracked(QUERIES)
     assert counts == {"made": 1, "reused": 1}, "the way back, and nothing else"
+
+
+@pytest.fixture
+def pairs(monkeypatch):
+    """Stands in for the network: a flow that follows from the two frames. The numbers of pairs, call by call."""
+    numbers = []
+
+    def flows(network, frames, iters, device):
+        numbers.append(len(frames) - 1)
+        sums = [float(one.mean() - other.mean() / 2) for one, other in pairwise(frames)]
+        return np.stack([np.full((*frames[0].shape[:2], 2), number, np.float32) for number in sums])
+
+    monkeypatch.setattr(raft_network, "estimate_flows", flows)
+    return numbers
+
+
+def test_windows_that_overlap_share_flows(tracker, checkpoint, pairs):
+    """Also without a disk, as windows of SAM-PT-reinit do where objects start again on frames of their own."""
+    clip, query = Clip.of_array(make_frames(20, 128, 128)), np.array([(0, 40, 50)], np.float32)
+    for window, made in [((0, 6), [5]), ((3, 9), [3]), ((3, 9), []), ((2, 8), []), ((1, 20), [1, 8, 2]), ((0, 20), [])]:
+        pairs.clear()
+        window = clip.part(*window)
+        found = tracker.track(window, query, Artefacts())
+        assert pairs == made
+        anew = loaded(Raft, checkpoint, iters=ITERS).track(window, query, Artefacts())
+        assert found.positions.tobytes() == anew.positions.tobytes()
+
+
+def test_few_flows_are_kept(tracker, pairs, monkeypatch):
+    """Those used last; with too little memory for all of a video's, they are computed again, and are the same."""
+    monkeypatch.setattr(raft_module, "PAIRS_PER_ARTEFACT", 1)
+    monkeypatch.setattr(raft_module, "KEPT_BYTES", 2 * 8 * 128 * 134 + 7)
+    first = track(tracker, FRAMES, QUERIES[:1])
+    assert pairs == [1] * 3 and len(tracker._kept) == 2
+    again = track(tracker, FRAMES[1:], [(0, *first.positions[1, 0])])
+    assert pairs == [1] * 3, "the last two were there"
+    assert again.positions[:, 0].tolist() == first.positions[1:, 0].tolist()
+    assert track(tracker, FRAMES, QUERIES[:1]).positions.tolist() == first.positions.tolist()
+    assert pairs == [1] * 6 and len(tracker._kept) == 2
+    for frames, made in ((FRAMES[1:3], 6), (FRAMES[:2], 7), (FRAMES[1:3], 7), (FRAMES[2:], 8)):
+        track(tracker, frames, QUERIES[:1])
+        assert len(pairs) == made, "what was used last stays"
 
 
 def test_flows_of_other_frames_weights_or_iterations_are_others(tracker, checkpoint, tmp_path):
@@ -178,7 +226,7 @@ def test_flow_is_computed_once_for_any_number_of_objects(tracker, checkpoint):
     follow = PointFollower(settings, tracker, {"point_tracker": checkpoint}, artefacts, "video")
     queries = np.zeros((3, 1, 3), np.float32)
     queries[:, 0, 1:] = [(20, 20), (60, 50), (100, 90)]
-    trajectories = follow(Clip.of_array(FRAMES), queries, np.ones((3, *FRAMES.shape[1:3]), bool))
+    trajectories = follow(Clip.of_array(FRAMES), queries, np.ones((3, *FRAMES.shape[1:3]), bool), [1, 2, 3])
     assert artefacts.counts == {"flow": {"made": 1, "reused": 0}, "point_tracks": {"made": 1, "reused": 0}}
     alone = track(tracker, FRAMES, [(0, 60, 50)])
     np.testing.assert_array_equal(trajectories.positions[:, 1], alone.positions)

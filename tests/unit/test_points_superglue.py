@@ -173,34 +173,38 @@ KEYPOINTS = [[[10, 10], [20, 20], [40, 10], [50, 20]], [[11, 11], [31, 20], [25,
 MATCHES = {(0, 1): [[0, 0], [1, 1], [2, 2], [3, 3]]}
 
 
+def chance(objects: int = 1, seed: int = 0) -> list[np.random.Generator]:
+    return [np.random.default_rng([seed, k]) for k in range(objects)]
+
+
 def drawn(tracks, frame: int) -> set[tuple[float, float]]:
     return {tuple(point) for point in tracks.positions[frame][tracks.visible[frame]].tolist()}
 
 
 def test_published_takes_targets_where_the_mask_was():
     tracker = Scripted(KEYPOINTS, MATCHES)
-    tracks = tracker.track_masks(gray_clip(2), LEFT, [0], 8, np.random.default_rng(0))
+    tracks = tracker.track_masks(gray_clip(2), LEFT, [0], 8, chance())
     assert tracks.positions.shape == (2, 8, 2) and tracks.positions.dtype == np.float32
     assert not tracks.visible[0].any() and (tracks.positions[0] == -1).all()
     assert tracks.visible[1].sum() == 2, "as many as there are matches"
     assert drawn(tracks, 1) <= {(11, 11), (25, 10)} and (tracks.positions[1][~tracks.visible[1]] == -1).all()
-    outside = tracker.track_masks(gray_clip(2), ~LEFT, [0], 8, np.random.default_rng(0))
+    outside = tracker.track_masks(gray_clip(2), ~LEFT, [0], 8, chance())
     assert drawn(outside, 1) <= {(31, 20), (51, 21)} and tracker.calls == [(0, 1)], "matches are kept"
 
 
 def test_published_draws_with_replacement():
     many = [[x, y] for x in range(6, 26) for y in (6, 16)]
     tracker = Scripted([many, many], {(0, 1): [[k, k] for k in range(40)]})
-    tracks = tracker.track_masks(gray_clip(2), LEFT, [0], 30, np.random.default_rng(0))
+    tracks = tracker.track_masks(gray_clip(2), LEFT, [0], 30, chance())
     assert tracks.visible[1].all() and len(drawn(tracks, 1)) < 30
 
 
 def test_fixed_takes_matches_of_what_the_mask_holds():
     tracker = Scripted(KEYPOINTS, MATCHES, "fixed")
-    tracks = tracker.track_masks(gray_clip(2), LEFT, [0], 3, np.random.default_rng(0))
+    tracks = tracker.track_masks(gray_clip(2), LEFT, [0], 3, chance())
     assert drawn(tracks, 0) == {(10, 10), (20, 20)} and drawn(tracks, 1) == {(11, 11), (31, 20)}
     assert tracks.visible.tolist() == [[True, True, False]] * 2
-    outside = tracker.track_masks(gray_clip(2), ~LEFT, [0], 1, np.random.default_rng(0))
+    outside = tracker.track_masks(gray_clip(2), ~LEFT, [0], 1, chance())
     assert drawn(outside, 1) < {(25, 10), (51, 21)}
 
 
@@ -209,30 +213,30 @@ def test_masks_on_different_frames():
     matches = {**MATCHES, (0, 2): [[1, 0]], (2, 0): [[0, 1]], (2, 1): []}
     tracker = Scripted(keypoints, matches, "fixed")
     masks = LEFT.repeat(2, 0)
-    tracks = tracker.track_masks(gray_clip(3), masks, [0, 2], 1, np.random.default_rng(0))
+    tracks = tracker.track_masks(gray_clip(3), masks, [0, 2], 1, chance(2))
     assert sorted(tracker.calls) == [(0, 1), (0, 2), (2, 0), (2, 1)]
     assert tracks.visible[:, 1].tolist() == [True, False, True]
     assert tracks.positions[0, 1].tolist() == [20, 20] and tracks.positions[2].tolist() == [[12, 12], [12, 12]]
 
 
-def test_chance_comes_from_the_generator_alone():
+def test_chance_comes_from_the_generators_alone():
     many = [[x, y] for x in range(6, 26) for y in (6, 16)]
     matches = {(0, 1): [[k, k] for k in range(40)]}
 
     def positions(seed: int) -> np.ndarray:
         tracker = Scripted([many, many], matches, "fixed")
         np.random.seed(seed + 7)  # NumPy's global generator must not matter
-        return tracker.track_masks(gray_clip(2), LEFT, [0], 5, np.random.default_rng(seed)).positions
+        return tracker.track_masks(gray_clip(2), LEFT, [0], 5, chance(seed=seed)).positions
 
     assert np.array_equal(positions(1), positions(1)) and not np.array_equal(positions(1), positions(2))
 
 
 def test_nothing_to_match():
     tracker = Scripted([[[10, 10]], [[40, 10]]], {(0, 1): [[0, 0]]})
-    tracks = tracker.track_masks(gray_clip(2), np.zeros_like(LEFT), [0], 2, np.random.default_rng(0))
+    tracks = tracker.track_masks(gray_clip(2), np.zeros_like(LEFT), [0], 2, chance())
     assert not tracks.visible.any() and (tracks.positions == -1).all()
     with pytest.raises(VosflowError, match="too small for SuperGlue"):
-        tracker.track_masks(Clip.of_array(np.zeros((2, 8, 60, 3), np.uint8)), LEFT, [0], 2, np.random.default_rng(0))
+        tracker.track_masks(Clip.of_array(np.zeros((2, 8, 60, 3), np.uint8)), LEFT, [0], 2, chance())
 
 
 # ---- weights --------------------------------------------------------------------------------------------------------
@@ -264,7 +268,7 @@ def test_published_files_load(networks, tmp_path):
     frames = (torch.stack([texture(), texture().roll(3, 1)])[..., None] * 255).byte().expand(-1, -1, -1, 3).numpy()
     masks = np.ones((1, 104, 136), bool)
     tracker.settings = SuperGlueSettings(match_threshold=0, keypoint_threshold=0.02)
-    tracks = tracker.track_masks(Clip.of_array(frames), masks, [0], 4, np.random.default_rng(0))
+    tracks = tracker.track_masks(Clip.of_array(frames), masks, [0], 4, chance())
     assert tracks.visible[1].any() and (tracks.positions[1][tracks.visible[1]] >= 4).all()
 
 

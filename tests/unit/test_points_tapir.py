@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
+from tests.unit.tiny_points import loaded
 from tests.unit.tiny_tap import BLOCKS, QUERIES, haiku_weights, moving_texture, tapir_shapes
 from vosflow.artefacts import Artefacts, ArtefactStore
 from vosflow.errors import VosflowError
@@ -74,9 +75,7 @@ def files(tmp_path_factory) -> dict[int, Path]:
 
 
 def make(path: Path, **chosen: object) -> Tapir:
-    tracker = Tapir(TapirSettings(**chosen), {"point_tracker": Checkpoint("mine", path, path.name)}, "cpu")
-    tracker.load()
-    return tracker
+    return loaded(Tapir, Checkpoint("mine", path, path.name), **chosen)
 
 
 @pytest.fixture(scope="module")

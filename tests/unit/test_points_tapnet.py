@@ -9,6 +9,7 @@ import pytest
 import torch
 from safetensors.numpy import save_file
 
+from tests.unit.tiny_points import loaded
 from tests.unit.tiny_tap import QUERIES, haiku_weights, moving_texture, tapnet_shapes
 from vosflow.artefacts import Artefacts, ArtefactStore
 from vosflow.datasets.convert import convert_checkpoint
@@ -16,7 +17,7 @@ from vosflow.errors import VosflowError
 from vosflow.trackers.base import Checkpoint
 from vosflow.trackers.sam_pt.clip import Clip
 from vosflow.trackers.sam_pt.points import tapnet_network
-from vosflow.trackers.sam_pt.points.tapnet import TapNet, TapNetSettings
+from vosflow.trackers.sam_pt.points.tapnet import TapNet
 from vosflow.trackers.sam_pt.points.tapnet_network import shift_over_time
 
 # Positions [T, N, 2] and probabilities of being visible [T, N] of the same weights, clip and queries in JAX 0.10.2 with
@@ -43,9 +44,7 @@ def file(tmp_path_factory) -> Path:
 
 
 def make(path: Path, **chosen: object) -> TapNet:
-    tracker = TapNet(TapNetSettings(**chosen), {"point_tracker": Checkpoint("mine", path, path.name)}, "cpu")
-    tracker.load()
-    return tracker
+    return loaded(TapNet, Checkpoint("mine", path, path.name), **chosen)
 
 
 @pytest.fixture(scope="module")

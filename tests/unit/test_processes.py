@@ -14,7 +14,7 @@ import pytest
 
 from vosflow.evaluation.processes import WorkerDied, in_processes
 
-ROOT = Path(__file__).resolve().parents[2]
+HOUSE = Path(__file__).resolve().parents[2]
 
 
 def work(task: object) -> object:
@@ -110,7 +110,7 @@ def test_workers_end_with_their_parent(tmp_path: Path, number: int, leaves: str)
     (tmp_path / "main.py").write_text(MAIN)
     parent = subprocess.Popen(
         [sys.executable, str(tmp_path / "main.py")],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env={**os.environ, "PYTHONPATH": str(HOUSE)},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

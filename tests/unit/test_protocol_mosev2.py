@@ -26,7 +26,7 @@ ONE, OTHER = disc(30, 20, 9, *SIZE), disc(30, 70, 8, *SIZE)
 NOTHING = np.zeros(SIZE, np.uint8)
 
 
-def meta_of(clips: dict, ids: tuple[int, ...] = (1,)) -> dict:
+def meta_of(clips: dict, ids: tuple[int, ...]) -> dict:
     return {name: {"length": len(truth), "objects": {str(i): {} for i in ids}} for name, (truth, _) in clips.items()}
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.unit import publisher_trees as trees
-from tests.unit.trees import HEIGHT, WIDTH, make_mose_tree, rectangles, save_frame, save_label_map
+from tests.unit.trees import HEIGHT, WIDTH, edit_json, make_mose_tree, rectangles, save_frame, save_label_map
 from vosflow import sources
 from vosflow.catalog import find_split
 from vosflow.config import parse_config
@@ -27,12 +27,6 @@ def build(dataset: str, split: str, root: Path, **lists: Path):
     assert load_manifest(path) == manifest
     own = [note for note in manifest.notes if "expected from the catalog" not in note]
     return replace(manifest, notes=tuple(own))
-
-
-def edit_json(path: Path, change) -> None:
-    content = json.loads(path.read_text())
-    change(content)
-    path.write_text(json.dumps(content))
 
 
 # ---- MOSE -----------------------------------------------------------------------------------------------------------

@@ -44,7 +44,7 @@ def test_demo_sets_read_as_the_real_ones_and_do_not_depend_on_workers(tmp_path):
             assert image.size == (SIDE, SIDE) and np.count_nonzero(labels) >= 500
 
 
-def test_a_slowed_scene_shows_the_same_later(monkeypatch):
+def test_a_slowed_scene_shows_the_same_later():
     for number, kind in enumerate(KINDS):
         scene = make_scene(kind, 700_000 + number, difficulty=30)
         slowed = demo_sets._slowed(scene)

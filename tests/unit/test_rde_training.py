@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from safetensors.torch import save_file
+from torchvision.transforms import RandomResizedCrop
 
 from tests.unit.clips import make_videos, save_label_map
 from tests.unit.plain_rde_training import PlainClip
@@ -251,6 +252,12 @@ def test_random_boxes_lie_in_the_image(seed, width, height):
     top, left, h, w = random_box((width, height), np.random.default_rng(seed), (0.36, 1.0))
     assert top >= 0 and top + h <= height and left >= 0 and left + w <= width
     assert h * w >= 0.3 * min(width, height) ** 2
+
+
+@pytest.mark.parametrize("size", [(854, 480), (480, 854), (640, 480), (500, 480), (91, 91), (37, 100)])
+def test_where_no_box_of_that_area_fits_it_is_torchvisions(size):
+    wanted = RandomResizedCrop.get_params(Image.new("L", size), scale=[1.1, 1.1], ratio=[3 / 4, 4 / 3])
+    assert random_box(size, np.random.default_rng(0), (1.1, 1.1)) == tuple(wanted)
 
 
 def test_errors_of_masks_reach_a_few_pixels_in_a_crop_of_the_authors_size():

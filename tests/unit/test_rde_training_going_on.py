@@ -27,8 +27,9 @@ from vosflow.training.planning import read_plan
 from vosflow.training.rde import saving, trainer
 from vosflow.training.rde.continuing import check_agreement
 from vosflow.training.rde.curves import TensorBoard
+from vosflow.training.rde.files import CURVES, PLAN, SETS, WEIGHTS, WORK
 from vosflow.training.rde.run import train_alone, train_in_group
-from vosflow.training.rde.saving import CURVES, PLAN, SETS, WEIGHTS, WORK, save_state
+from vosflow.training.rde.saving import save_state
 from vosflow.training.rde.trainer import StageTraining
 
 HOUSE = Path(__file__).resolve().parents[2]
@@ -94,6 +95,18 @@ def test_what_all_processes_see_decides_whether_an_iteration_is_skipped(sets, tm
     assert numbers["skipped"] == 1 and "norm" not in numbers
 
 
+def test_all_processes_clip_by_the_norm_that_all_see(sets, tmp_path, monkeypatch):
+    """Else weights would drift apart between two kinds of GPU: here the mean is 8."""
+    training, own = StageTraining(stage_plan(sets, 0, **SHORT, clip_gradient=1.0), tmp_path), []
+    monkeypatch.setattr(
+        training, "_over_processes", lambda numbers: own.append(numbers["norm"]) or {**numbers, "norm": 8}
+    )
+    (batch,) = training._batches(1)
+    training.update(batch)
+    clipped = torch.nn.utils.get_total_norm([weight.grad for weight in training.step.parameters()])
+    assert float(clipped) == pytest.approx(own[0] / 8, rel=1e-4)
+
+
 def test_rows_count_what_was_skipped_and_leave_its_numbers_out(sets, tmp_path, monkeypatch):
     update = StageTraining.update
 
@@ -127,16 +140,67 @@ def test_a_state_from_which_no_loss_is_finite_is_not_saved(sets, whole, tmp_path
     assert same_weights(whole, tmp_path)
 
 
-def test_a_clip_that_cannot_be_read_saves_no_state_that_may_be_broken(sets, tmp_path):
+@pytest.mark.parametrize("broken_after", [3, 4])
+def test_a_stage_whose_last_weights_give_no_finite_loss_is_not_done(broken_after, sets, whole, tmp_path, monkeypatch):
+    """Of four iterations, so that none is left that could show it, or only the last: far fewer than end a stage."""
+    update = StageTraining.update
+
+    def exploding(self, batch):
+        numbers = update(self, batch)
+        if self.iteration == broken_after:
+            self.step.network.decoder.pred.weight.data.fill_(1e38)
+        return numbers
+
+    monkeypatch.setattr(StageTraining, "update", exploding)
+    with pytest.raises(VosflowError, match="(?s)in iteration 4 of stage 0.* 4 times, .*the work file.*start again"):
+        train_alone(stage_plan(sets, 0, **SHORT), tmp_path, "cpu")
+    assert not (tmp_path / WEIGHTS).exists() and work_of(tmp_path)["iteration"] == broken_after - 1
+    monkeypatch.setattr(StageTraining, "update", update)
+    train_alone(stage_plan(sets, 0, **SHORT), tmp_path, "cpu")
+    assert same_weights(whole, tmp_path)
+
+
+def test_a_stage_whose_last_gradients_alone_are_too_large_is_done(sets, tmp_path, monkeypatch):
+    """As when the loss scale has just doubled: the last iteration is skipped, and so would be the next one."""
+    seen, begin = [], StageTraining._begin
+
+    def begin_hooked(self):
+        def spoil(gradient):
+            seen.append(self.iteration)
+            return gradient * (torch.inf if len(seen) in (4, 5) else 1.0)
+
+        network = begin(self)
+        network.decoder.pred.weight.register_hook(spoil)
+        return network
+
+    with monkeypatch.context() as patch:
+        patch.setattr(StageTraining, "_begin", begin_hooked)
+        train_alone(stage_plan(sets, 0, **SHORT), tmp_path, "cpu")
+    assert seen == [0, 1, 2, 3, 4, 4] and curve(tmp_path)[-1]["skipped"] == "1"
+    train_alone(stage_plan(sets, 0, **SHORT), tmp_path / "third", "cpu", stop_at=3)
+    third, saved, given = work_of(tmp_path / "third"), work_of(tmp_path), load_file(tmp_path / WEIGHTS)
+    assert saved["iteration"] == 4
+    for state in (saved, third):
+        assert all(torch.equal(state["network"][name], given[name]) for name in given)
+
+
+def test_what_is_saved_where_a_clip_cannot_be_read_is_sound(sets, tmp_path):
     training, unreadable = StageTraining(stage_plan(sets, 0, **SHORT), tmp_path), VosflowError("it cannot be read")
-    training._broken = 1
-    with pytest.raises(VosflowError):
-        training._end_together(unreadable)
-    assert not (tmp_path / WORK).exists()
-    training._broken = 0
-    with pytest.raises(VosflowError):
-        training._end_together(unreadable)
-    assert work_of(tmp_path)["iteration"] == 0
+    first, last = training._batches(2)
+    training.update(first)
+
+    def is_saved(last) -> bool:
+        with pytest.raises(VosflowError, match="it cannot be read"):
+            training._end_together(unreadable, last)
+        return (tmp_path / WORK).exists()
+
+    assert not is_saved(None), "nothing was trained on: what there was before still holds"
+    weight = training.step.network.decoder.pred.weight
+    sound = weight.detach().clone()
+    weight.data.fill_(1e38)
+    assert not is_saved(last)
+    weight.data.copy_(sound)
+    assert is_saved(last) and work_of(tmp_path)["iteration"] == 1
 
 
 def test_a_stage_whose_first_clip_cannot_be_read_has_one_row_before_training(sets, tmp_path, monkeypatch):
@@ -148,9 +212,9 @@ def test_a_stage_whose_first_clip_cannot_be_read_has_one_row_before_training(set
     assert [row["iteration"] for row in curve(tmp_path)] == ["0", "2", "4"]
 
 
-def test_events_hide_those_of_a_killed_job_after_its_work_file_and_no_others(tmp_path):
+def test_events_hide_those_of_a_killed_job_after_its_work_file_and_no_others(sets, tmp_path, monkeypatch):
     """TensorBoard hides what has the step of a session's start, or a later one."""
-    TensorBoard(tmp_path, 4).close()
+    TensorBoard(tmp_path, 5).close()
     (path,) = tmp_path.iterdir()
     data, starts = path.read_bytes(), []
     while data:  # records: length, its checksum, an event, its checksum
@@ -159,6 +223,13 @@ def test_events_hide_those_of_a_killed_job_after_its_work_file_and_no_others(tmp
         starts += [event.step] * event.HasField("session_log")
         data = data[16 + length :]
     assert starts == [5]
+    started = []
+    monkeypatch.setattr(
+        trainer, "TensorBoard", lambda folder, first: started.append(first) or TensorBoard(folder, first)
+    )
+    for stop in (1, None):
+        train_alone(stage_plan(sets, 0, **SHORT), tmp_path / "stage", "cpu", stop_at=stop)
+    assert started == [0, 2], "also the first row of a job that had not saved anything"
 
 
 def test_a_stage_all_of_whose_losses_are_not_finite_ends_in_no_weights(sets, tmp_path, monkeypatch):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import multiprocessing
 import os
@@ -21,17 +22,19 @@ from tests.unit import tiny_rde
 from tests.unit.tiny_rde import curve, make_still_images, make_training_videos, stage_plan
 from vosflow import digest
 from vosflow.config import parse_config
+from vosflow.datasets.training_sets import FLAT_SETS
 from vosflow.errors import VosflowError, run_command
 from vosflow.report.training import load_stages, training_sections
 from vosflow.study import Study
 from vosflow.trackers.base import Checkpoint
 from vosflow.trackers.rde.checkpoint import build_network
+from vosflow.training import set_identity
 from vosflow.training.forecast import forecast_trainings
 from vosflow.training.planning import find_trained, plan_trainings, read_plan, stage_variables
 from vosflow.training.rde import trainer
+from vosflow.training.rde.files import CURVES, PLAN, SAMPLES, WEIGHTS, WORK
 from vosflow.training.rde.run import train_alone
 from vosflow.training.rde.samples import Samples
-from vosflow.training.rde.saving import CURVES, PLAN, SAMPLES, WEIGHTS, WORK
 from vosflow.training.rde.sets import read_set
 from vosflow.training.rde.settings import PRESETS, SETS, StageSettings
 from vosflow.training.rde.stage import SetFolder, StagePlan
@@ -192,7 +195,7 @@ def test_a_loss_that_is_not_finite_ends_the_stage(sets, tmp_path):
     batch = next(iter(training._batches(1)))
     for _ in range(5):
         assert training.update(batch)["skipped"] == 1
-    with pytest.raises(VosflowError, match="the loss is nan in iteration 5"):
+    with pytest.raises(VosflowError, match="the loss is nan in iteration 5 .* 6 times, one after"):
         training.update(batch)
 
 
@@ -446,9 +449,18 @@ def test_sets_may_be_named_like_other_datasets(sets):
     assert "paths.datasets.static_images" in str(caught.value)
 
 
-def test_a_set_that_cannot_be_listed_is_told_as_such(tmp_path):
-    for name in ("JPEGImages", "Annotations"):
-        (tmp_path / name).touch()
+def test_a_set_that_is_empty_or_cannot_be_listed_is_told_as_such(sets, tmp_path, monkeypatch):
+    def refuse(folder):
+        raise PermissionError(errno.EACCES, "Permission denied", str(folder))
+
+    for name in ("JPEGImages", "Annotations", *(f"static/{name}" for name in ("fss", *FLAT_SETS))):
+        (tmp_path / name).mkdir(parents=True)
+    with pytest.raises(VosflowError, match="(?s)the training set bl30k has no videos.*at training.mine.data.bl30k"):
+        plan_trainings(parse_config(config(stages=[0, 1], data={**DEMO, "bl30k": str(tmp_path)})))
+    with pytest.raises(VosflowError, match="the training set static has no images"):
+        plan_trainings(parse_config(config(stages=[0], data={"static": str(tmp_path / "static")})))
+    monkeypatch.setattr(set_identity, "folder_names", refuse)
+    set_identity.describe_set.cache_clear()
     with pytest.raises(VosflowError, match="(?s)the training set bl30k cannot be listed .*at training.mine.data.bl30k"):
         plan_trainings(parse_config(config(stages=[0, 1], data={**DEMO, "bl30k": str(tmp_path)})))
 

@@ -3,26 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from tests.unit.report_folder import (
-    make_dataset,
-    make_run,
-    make_study,
-    moving_squares,
-)
+from tests.unit import report_folder
+from tests.unit.report_folder import make_dataset, make_run, moving_squares
 from vosflow.errors import VosflowError
 from vosflow.manifest import PER_OBJECT, ImageFolder, VideoEntry, save_manifest
 from vosflow.report import filmstrips, results
 
-
-@pytest.fixture
-def study(tmp_path: Path) -> list[Path]:
-    return make_study(tmp_path)
+study = report_folder.study
 
 
 def test_filmstrips_show_best_worst_and_largest_gap(study):

@@ -6,8 +6,7 @@ import json
 import os
 import re
 import shutil
-import subprocess
-import sys
+from functools import partial
 from io import StringIO
 from pathlib import Path
 
@@ -15,25 +14,14 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from tests.unit.report_folder import (
-    Reader,
-    make_dataset,
-    make_run,
-    make_study,
-    moving_squares,
-    shifted,
-    write_study,
-)
+from tests.unit import report_folder
+from tests.unit.report_folder import Reader, make_dataset, make_run, moving_squares, shifted, write_study
+from tests.unit.scripts import run_script
 from vosflow.errors import VosflowError
 from vosflow.report import page, plots, results, tables
 from vosflow.report.terminal import print_summary
 
-SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
-
-
-@pytest.fixture
-def study(tmp_path: Path) -> list[Path]:
-    return make_study(tmp_path)
+study = report_folder.study
 
 
 def test_the_page_loads_nothing_and_is_well_formed(study, tmp_path):
@@ -162,26 +150,23 @@ def test_the_page_names_protocol_checkpoint_and_versions(study, tmp_path):
 
 
 def test_scripts(study, tmp_path):
-    def call(script: str, *arguments: str | Path) -> subprocess.CompletedProcess:
-        command = [sys.executable, str(SCRIPTS / f"{script}.py"), *map(str, arguments)]
-        wide = {**os.environ, "COLUMNS": "120"}
-        return subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=wide)
+    call = partial(run_script, cwd=tmp_path, env={**os.environ, "COLUMNS": "120"})
 
     summary = tmp_path / "tables/summary.csv"
-    done = call("summarize", "--runs", *study, "--csv", summary, "--md", tmp_path / "tables/summary.md")
+    done = call("summarize.py", "--runs", *study, "--csv", summary, "--md", tmp_path / "tables/summary.md")
     assert done.returncode == 0, done.stderr
     output = ("--output", tmp_path / "report", "--title", "A & B", "--filmstrips", "1")
-    done = call("write_report", "--runs", *study, "--summary", summary, *output)
+    done = call("write_report.py", "--runs", *study, "--summary", summary, *output)
     assert done.returncode == 0, done.stderr
     assert "<title>A &amp; B</title>" in (tmp_path / "report/index.html").read_text()
-    done = call("show_results", "--summary", summary, "--page", tmp_path / "report/index.html")
+    done = call("show_results.py", "--summary", summary, "--page", tmp_path / "report/index.html")
     assert done.returncode == 0, done.stderr
     best = results.main_runs(results.load_runs(study))["demo/val"]
     assert f"{100 * best.score:.1f}" in done.stdout and str(tmp_path / "report/index.html") in done.stdout.replace(
         "\n", ""
     )
     assert tables.NO_GROUND_TRUTH in done.stdout
-    done = call("show_results", "--summary", tmp_path / "none.csv", "--page", tmp_path / "report/index.html")
+    done = call("show_results.py", "--summary", tmp_path / "none.csv", "--page", tmp_path / "report/index.html")
     assert done.returncode == 1 and "none.csv" in done.stderr and "Traceback" not in done.stderr
 
 

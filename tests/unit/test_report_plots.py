@@ -10,22 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.report_folder import (
-    Reader,
-    make_dataset,
-    make_run,
-    make_study,
-    moving_squares,
-    shifted,
-    write_study,
-)
+from tests.unit import report_folder
+from tests.unit.report_folder import Reader, make_dataset, make_run, moving_squares, shifted, write_study
 from vosflow.report import figures, labels, plots, results, tables, video_tables
 from vosflow.report.page import render_page
 
-
-@pytest.fixture
-def study(tmp_path: Path) -> list[Path]:
-    return make_study(tmp_path)
+study = report_folder.study
 
 
 def test_sweeps_have_a_line_per_checkpoint_and_hollow_marks_out_of_distribution(study):

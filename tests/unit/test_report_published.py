@@ -4,31 +4,22 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
-from tests.unit.report_folder import (
-    Reader,
-    make_study,
-    published_row,
-    read_rows,
-    write_study,
-)
+from tests.unit import report_folder
+from tests.unit.report_folder import Reader, published_row, read_rows, write_study
 from vosflow.report import published, results, tables
 from vosflow.report.markdown import markdown
 from vosflow.report.published import as_printed
 from vosflow.report.result_tables import result_tables
 
-
-@pytest.fixture
-def study(tmp_path: Path) -> list[Path]:
-    return make_study(tmp_path)
+study = report_folder.study
 
 
 @pytest.fixture
-def as_large_as_the_catalog_says(monkeypatch, study):
+def as_large_as_the_catalog_says(monkeypatch):
     monkeypatch.setattr(
         published, "find_split", lambda dataset, split: SimpleNamespace(videos=4, frames=None, objects=None)
     )
@@ -191,7 +182,7 @@ def test_published_numbers_are_shown_as_printed():
     assert [as_printed(published_row(value=value)) for value in (77.0, 76.65, 90.2)] == ["77.0", "76.65", "90.2"]
 
 
-def test_agreement_is_labelled_and_never_compared(study, tmp_path, as_large_as_the_catalog_says):
+def test_agreement_is_labelled_and_never_compared(study, as_large_as_the_catalog_says):
     """MOSE's sample submission is somebody's prediction: what agrees with it has reproduced nothing."""
     runs = results.load_runs(study)
     changed = [replace(run, description={**run.description, "agreement_with": "the sample submission"}) for run in runs]

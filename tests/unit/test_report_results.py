@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 
-from tests.unit.report_folder import (
-    make_study,
-    read_rows,
-)
+from tests.unit import report_folder
+from tests.unit.report_folder import read_rows
 from vosflow.errors import VosflowError
 from vosflow.report import results
 
-
-@pytest.fixture
-def study(tmp_path: Path) -> list[Path]:
-    return make_study(tmp_path)
+study = report_folder.study
 
 
 def test_video_scores_are_means_over_objects(study):

@@ -5,27 +5,14 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import replace
-from pathlib import Path
 
-import pytest
-
-from tests.unit.report_folder import (
-    DEFAULTS,
-    make_dataset,
-    make_run,
-    make_study,
-    moving_squares,
-    read_rows,
-    write_study,
-)
+from tests.unit import report_folder
+from tests.unit.report_folder import DEFAULTS, make_dataset, make_run, moving_squares, read_rows, write_study
 from vosflow.report import filmstrips, results, tables
 from vosflow.report.markdown import markdown
 from vosflow.trackers.registry import load_tracker
 
-
-@pytest.fixture
-def study(tmp_path: Path) -> list[Path]:
-    return make_study(tmp_path)
+study = report_folder.study
 
 
 def test_summary_repeats_the_scores_exactly(study, tmp_path):
@@ -43,7 +30,7 @@ def test_summary_repeats_the_scores_exactly(study, tmp_path):
         assert row["peak_memory_MiB"] == "300.0" and row["videos"] == "4" and row["objects"] == "8"
 
 
-def test_markdown_rounds_to_a_tenth_of_a_percent_and_marks_the_best(study, tmp_path):
+def test_markdown_rounds_to_a_tenth_of_a_percent_and_marks_the_best(study):
     rows = tables.summary_rows(results.load_runs(study), ())
     text = markdown(rows)
     best = max((row for row in rows if row["J&F"]), key=lambda row: float(row["J&F"]))

@@ -5,8 +5,6 @@ What plainly means is said in plain_sam2long.py.
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,6 +17,7 @@ from omegaconf import OmegaConf
 from pydantic import ValidationError
 
 from tests.unit.plain_sam2long import plainly
+from tests.unit.scripts import run_script
 from tests.unit.threads import one_thread
 from tests.unit.tiny_sam2 import CONFIG, FRAMES, clip, make_checkpoint, video_of
 from vosflow.errors import VosflowError
@@ -31,7 +30,6 @@ from vosflow.trackers.sam2long.tree import Memory
 __all__ = ["clip", "one_thread"]  # fixtures
 
 UNDECIDED = 1000.0  # no object score is further from 0: every frame is uncertain
-TRACK = Path(__file__).parents[2] / "scripts" / "track.py"
 
 
 @pytest.fixture(scope="module")
@@ -263,22 +261,14 @@ def test_impossible_settings_are_refused_at_planning(setting: dict, reason: str)
 
 def test_track_script(clip: Path, checkpoint: Checkpoint, tmp_path: Path) -> None:
     """Late objects without a flag for them, settings by flags of their own, and pieces."""
-    command = [sys.executable, str(TRACK), "--tracker", "sam2long", "--device", "cpu"]
-    command += ["--checkpoint", str(checkpoint.path), "--config", checkpoint.config]
+    command = ["track.py", "--tracker", "sam2long", "--device", "cpu"]
+    command += ["--checkpoint", checkpoint.path, "--config", checkpoint.config]
     command += ["--base_video_dir", f"{clip}/frames", "--input_mask_dir", f"{clip}/late"]
-    command += [
-        "--output_mask_dir",
-        f"{tmp_path}/out",
-        "--num_pathway",
-        "2",
-        "--uncertainty",
-        "1000",
-        "--num_chunks",
-        "2",
-    ]
-    empty = subprocess.run([*command, "--chunk_id", "1"], capture_output=True, text=True)
+    command += ["--output_mask_dir", f"{tmp_path}/out"]
+    command += ["--num_pathway", 2, "--uncertainty", 1000, "--num_chunks", 2]
+    empty = run_script(*command, "--chunk_id", 1)
     assert empty.returncode == 0 and "none is left" in empty.stderr and not (tmp_path / "out").exists()
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = run_script(*command)
     assert done.returncode == 0, done.stderr
     settings = Settings(num_pathway=2, uncertainty=UNDECIDED)
     expected, _ = run(checkpoint, video_of(clip, "late", late_objects=True), settings)

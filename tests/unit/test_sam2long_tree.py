@@ -177,18 +177,13 @@ OVERTAKEN = {  # Paa leads by a little, what follows it is bad
 
 
 def test_the_greedy_line_does_not_win_if_another_does_better_later() -> None:
-    script = by_word(
-        1.0, P=[0.9, 0.1, 0.1], Pa=[0.9, 0.8, 0.7], Paa=[0.3, 0.2, 0.1], Pab=[0.9, 0.3, 0.2], Pac=[0.1] * 3
-    )
+    script = by_word(1.0, **OVERTAKEN)
     assert result(script, 3) == "Paba"
     assert result(script, 3, replace(RULES, num_pathway=1)) == "Paaa"
 
 
 def test_earlier_masks_change_when_another_pathway_wins_and_are_given_only_then() -> None:
-    script = by_word(
-        1.0, P=[0.9, 0.1, 0.1], Pa=[0.9, 0.8, 0.7], Paa=[0.3, 0.2, 0.1], Pab=[0.9, 0.3, 0.2], Pac=[0.1] * 3
-    )
-    decoder = Scripted(script)
+    decoder = Scripted(by_word(1.0, **OVERTAKEN))
     tree = MemoryTree(RULES, start=0, end=3, output="P", content="P")
     assert tree.decided() == [(0, "P")]
     advance([tree], decoder, 1)

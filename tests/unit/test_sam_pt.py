@@ -22,6 +22,8 @@ from vosflow.manifest import ImageFolder, Manifest, Prompt
 from vosflow.method import Method
 from vosflow.trackers.base import Checkpoint
 from vosflow.trackers.sam_pt.clip import Clip
+from vosflow.trackers.sam_pt.following import PointFollower
+from vosflow.trackers.sam_pt.points.base import Tracks
 from vosflow.trackers.sam_pt.queries import PointSampler
 from vosflow.trackers.sam_pt.settings import Settings
 from vosflow.trackers.sam_pt.tracker import SamPtTracker
@@ -100,16 +102,43 @@ def test_masks_are_those_of_a_plain_loop(tmp_path, weights, settings):
     """Batches of objects, frames left out, rounds that end early and windows change no pixel."""
     video = Video.of(late_manifest(tmp_path), "late")
     found = track(video, weights, **settings)
-    s = Settings(**{**TOYS, **settings})
-    clip = Clip.of_video(video, longest_side=64)
-    prompts = [(prompt.object, int(prompt.frame), video.read_prompt(prompt)) for prompt in video.prompts]
-    checkpoints = {role: Checkpoint(role, tmp_path / f"{role}.pt", role) for role in weights}
-    points = ToyPoints(ToyPoints.Settings.model_validate(s.point_tracker_settings), checkpoints, "cpu")
-    sam = ToySam(checkpoints, "cpu", "float32")
-    expected = plain_label_maps(clip, prompts, s, PointSampler(s, "late"), points, sam)
+    expected = plain_label_maps_of(video, weights, **settings)
     assert list(found) == list(video.frame_names)
     differing = [int((found[name] != want).sum()) for name, want in zip(found, expected, strict=True)]
     assert sum(differing) == 0, differing
+
+
+@pytest.mark.parametrize("settings", [{}, ANEW, {**ANEW, "reinit_horizon": 3, "compat": "fixed"}], ids=str)
+@pytest.mark.parametrize(("frames", "starts"), [(1, (0, 0)), (2, (1, 0)), (4, (3, 3)), (5, (4, 2))])
+def test_short_videos_and_objects_that_come_with_the_last_frame(tmp_path, weights, frames, starts, settings):
+    """Also with ids that do not follow each other: what is written is the plain loop's, and before a prompt nothing."""
+    manifest = make_videos(tmp_path, {"a": frames})
+    prompts = []
+    for k, start in zip((7, 200), starts, strict=True):
+        mask = np.zeros((48, 64), np.uint8)
+        mask[4 + k % 7 : 14 + k % 7, 5 + 2 * start : 20 + 2 * start] = k
+        save_label_map(tmp_path / f"prompts/{k}.png", mask)
+        prompts.append(Prompt(k, f"{start:05d}", f"prompts/{k}.png"))
+    entry = dataclasses.replace(manifest.videos[0], objects=(7, 200), prompts=tuple(prompts))
+    video = Video.of(dataclasses.replace(manifest, videos=(entry,), late_objects=True), "a")
+    found = np.stack(list(track(video, weights, **settings).values()))
+    expected = np.array([0, 7, 200])[plain_label_maps_of(video, weights, **settings)]
+    if starts[0] > starts[1]:  # objects are numbered as they appear
+        expected = np.select([expected == 7, expected == 200], [200, 7])
+    np.testing.assert_array_equal(found, expected)
+    for prompt, start in zip(prompts, starts, strict=True):
+        assert (found == prompt.object)[start].any() and not (found == prompt.object)[:start].any()
+
+
+def plain_label_maps_of(video: Video, weights, **settings) -> np.ndarray:
+    """What the plain loop makes of a video: label maps [T, H, W] by the number of the object, as they appear."""
+    s = Settings(**{**TOYS, **settings})
+    checkpoints = {role: Checkpoint(role, Path(one["path"]), role) for role, one in weights.items()}
+    prompts = [(prompt.object, int(prompt.frame), video.read_prompt(prompt)) for prompt in video.prompts]
+    prompts.sort(key=lambda prompt: prompt[1])
+    points = ToyPoints(ToyPoints.Settings.model_validate(s.point_tracker_settings), checkpoints, "cpu")
+    clip, sample = Clip.of_video(video, longest_side=64), PointSampler(s, video.name)
+    return plain_label_maps(clip, prompts, s, sample, points, ToySam(checkpoints, "cpu", "float32"))
 
 
 def test_a_moving_box_is_followed(tmp_path, weights):
@@ -131,6 +160,42 @@ def test_nothing_is_computed_twice(tmp_path, weights):
     ToySam.encoded = 0
     track(video, weights, **ANEW, reinit_horizon=3)
     assert ToySam.encoded == 6, "windows overlap, frames are encoded once"
+
+
+@pytest.mark.parametrize("costs_by_frames", [False, True])
+def test_points_of_all_objects_are_followed_at_once_where_frames_are_the_work(
+    tmp_path, weights, monkeypatch, costs_by_frames
+):
+    """Also those of objects that do not know of each other: else each batch computed the optical flow again."""
+    video = Video.of(late_manifest(tmp_path), "late")
+    alone = track(video, weights, masks_batch_size=2)
+    ToyPoints.calls = 0
+    monkeypatch.setattr(ToyPoints, "costs_by_frames", costs_by_frames, raising=False)
+    found = track(video, weights, masks_batch_size=2)
+    assert ToyPoints.calls == (1 if costs_by_frames else 2)
+    assert all((found[name] == masks).all() for name, masks in alone.items())
+
+
+@pytest.mark.parametrize(
+    ("most", "batches", "groups"), [(2, 5, [2, 2, 1]), (5, 3, [3, 2]), (2, 3, [2, 1, 2]), (9, 9, [5])]
+)
+def test_objects_are_tracked_in_groups_of_those_that_know_of_each_other(most, batches, groups):
+    """As in the authors' code, where point trackers see one batch of objects at a time."""
+    sizes = []
+
+    class Points:
+        weights = {}
+
+        def track(self, clip, queries, artefacts):
+            sizes.append(len(queries))
+            return Tracks(np.repeat(queries[None, :, 1:], len(clip), 0), np.ones((len(clip), len(queries)), bool))
+
+    settings = Settings(**TOYS, point_tracker_mask_batch_size=most, masks_batch_size=batches)
+    follow = PointFollower(settings, Points(), {}, Artefacts(), "a")
+    queries = np.arange(15, dtype=np.float32).reshape(5, 1, 3) * [0, 1, 1]
+    found = follow(Clip.of_array(np.zeros((2, 48, 64, 3), np.uint8)), queries, np.ones((5, 48, 64), bool), range(5))
+    assert sizes == groups
+    np.testing.assert_array_equal(found.positions[1], queries[:, :, 1:])
 
 
 def test_refinement_ends_when_nothing_changes(tmp_path, weights):

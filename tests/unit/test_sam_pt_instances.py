@@ -137,7 +137,7 @@ def test_runs_share_proposals_through_the_engine(manifest, weights, tmp_path):  
     assert records[1]["proposals"] == {"made": 0, "reused": 1} and records[1]["image_embedding"]["made"] == 0
 
 
-def test_a_frame_without_objects(manifest, weights, tmp_path):  # noqa: F811
+def test_a_frame_without_objects(manifest, weights):  # noqa: F811
     video = Video.of(manifest, "a")
     found = track(video, weights, sam="tests.unit.toy_sam_pt:BlindSam")
     assert found == {name: {} for name in video.frame_names} and video.scores == {}

@@ -140,11 +140,23 @@ def test_points_of_other_objects_are_negative_ones(most, others):
     positions = np.arange(3 * 9 * 2, dtype=np.float32).reshape(3, 9, 2)
     visibility = np.ones((3, 9), np.int8)
     prompter = Prompter(None, Settings(**TOY, max_other_objects_positive_points=most), None, "a")
-    prompt, again = (prompter._prompt(0, positions, visibility, 1) for _ in range(2))
+    prompt, again = (prompter._prompt(0, positions, visibility, [1, 2, 3], 1) for _ in range(2))
     assert prompt.positives == 8 and len(prompt.points) == 9 + others
     assert (prompt.points[:9] == positions[1]).all() and (prompt.points == again.points).all()
     foreign = {tuple(point) for k in (0, 2) for point in positions[k, :8]}
     assert {tuple(point) for point in prompt.points[9:]} <= foreign
+
+
+def test_which_points_of_others_are_drawn_is_the_objects_own():
+    """Not that of its place among the objects of a call: these differ with batches and with who is there."""
+    positions = np.arange(2 * 9 * 2, dtype=np.float32).reshape(2, 9, 2)
+    visibility = np.ones((2, 9), np.int8)
+    prompter = Prompter(None, Settings(**TOY, max_other_objects_positive_points=3), None, "a")
+    seventh = [prompter._prompt(t, positions, visibility, [7, 4], 0).points.tolist() for t in range(9)]
+    behind = [prompter._prompt(t, positions[::-1], visibility, [4, 7], 1).points.tolist() for t in range(9)]
+    other = [prompter._prompt(t, positions, visibility, [8, 4], 0).points.tolist() for t in range(9)]
+    assert seventh == behind != other
+    assert len({str(points) for points in seventh}) > 1, "each frame has others"
 
 
 def areas(*rows: list[int]) -> np.ndarray:

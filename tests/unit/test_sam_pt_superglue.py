@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.unit.clips import HEIGHT, WIDTH
+from tests.unit.clips import HEIGHT, WIDTH, moving_boxes
 from tests.unit.plain_sam_pt import plain_label_maps
 from tests.unit.test_points_superglue import weights_by_name
 from tests.unit.test_sam_pt import TOYS, VARIANTS, late_manifest
@@ -19,7 +19,7 @@ from vosflow.trackers.sam_pt.clip import Clip
 from vosflow.trackers.sam_pt.following import PointFollower
 from vosflow.trackers.sam_pt.points import superglue_network
 from vosflow.trackers.sam_pt.points.base import Tracks
-from vosflow.trackers.sam_pt.points.superglue import to_gray
+from vosflow.trackers.sam_pt.points.superglue import SuperGlue, SuperGlueSettings, to_gray
 from vosflow.trackers.sam_pt.queries import PointSampler, generator
 from vosflow.trackers.sam_pt.settings import Settings
 from vosflow.trackers.sam_pt.tracker import SamPtTracker
@@ -73,8 +73,10 @@ def plain_matcher(settings: Settings, video: str, checkpoints, seen: list[int]):
         return [(first.positions[i].tolist(), second.positions[j].tolist()) for i, j in numbers]
 
     @torch.no_grad()
-    def match(clip, first, masks, frames):
-        rng = generator(settings.seed, video, *(first + frame for frame in frames), "matches")
+    def match(clip, first, masks, frames, ids):
+        chance = [
+            generator(settings.seed, video, k, first + frame, "matches") for k, frame in zip(ids, frames, strict=True)
+        ]
         positions = np.full((len(clip), len(masks), sum(counts), 2), -1, np.float32)
         visible = np.zeros(positions.shape[:3], bool)
         for place, count, wanted in ((0, counts[0], True), (counts[0], counts[1], False)):
@@ -87,7 +89,7 @@ def plain_matcher(settings: Settings, video: str, checkpoints, seen: list[int]):
                             found.append(there)
                     number = min(count, len(found))
                     if number:
-                        drawn = rng.choice(len(found), number, replace=own["compat"] == "published")
+                        drawn = chance[k].choice(len(found), number, replace=own["compat"] == "published")
                         positions[t, k, place : place + number] = np.array(found)[drawn]
                         visible[t, k, place : place + number] = True
         seen.append(int(visible.sum()))
@@ -138,24 +140,48 @@ def test_sharing_changes_nothing(tmp_path, checkpoints):
     assert other.counts["point_tracks"]["reused"] == 0
 
 
-def test_windows_and_splits_of_points_are_not_confused(tmp_path):
-    """Equal frames, masks and queries at another time of a video, or as points of another kind, are something else."""
+@pytest.mark.parametrize("compat", ["published", "fixed"])
+def test_an_objects_points_are_the_same_whoever_is_there(checkpoints, compat):
+    """Chance is each object's own: neither others in the call nor the size of batches change its points."""
+    images, label_maps = moving_boxes(5, 3)
+    clip, masks = Clip.of_array(images), np.stack([label_maps[0] == k for k in (1, 2, 3)])
+    queries, ids = np.zeros((3, 7, 3), np.float32), [3, 9, 4]
+
+    def points(some: list[int], **settings) -> np.ndarray:
+        own = {"positive_points_per_mask": 4, "negative_points_per_mask": 3, "compat": compat}
+        s = Settings(**SETTINGS, **own, **settings)
+        matcher = SuperGlue(SuperGlueSettings.model_validate(s.point_tracker_settings), checkpoints, "cpu")
+        matcher.load()
+        follow = PointFollower(s, matcher, checkpoints, Artefacts(), "late")
+        found = follow(clip, queries[some], masks[some], [ids[k] for k in some])
+        return np.where(found.visibility[..., None] == 1, found.positions, -1)
+
+    together = points([0, 1, 2])
+    assert len(np.unique(together[:, 1].reshape(-1, 2), axis=0)) > 5, "something was drawn"
+    np.testing.assert_array_equal(points([1])[:, 0], together[:, 1])
+    np.testing.assert_array_equal(points([2, 0, 1]), together[:, [2, 0, 1]])
+    np.testing.assert_array_equal(points([0, 1, 2], masks_batch_size=2, point_tracker_mask_batch_size=1), together)
+    assert (points([0, 1, 2], seed=73) != together).any()
+
+
+def test_windows_objects_and_splits_of_points_are_not_confused(tmp_path):
+    """Equal frames, masks and queries of another time, object or kind of points are something else."""
     drawn = []
 
     class Matcher:
         weights, matches_masks = {}, True
 
-        def track_masks(self, clip, masks, frames, count, rng):
-            drawn.append((count, rng.integers(10**6)))
+        def track_masks(self, clip, masks, frames, count, generators):
+            drawn.append((count, generators[0].integers(10**6)))
             return Tracks(np.ones((2, count, 2), np.float32), np.ones((2, count), bool))
 
     clip, masks = Clip.of_array(np.zeros((2, HEIGHT, WIDTH, 3), np.uint8)), np.ones((1, HEIGHT, WIDTH), bool)
     code = []
     artefacts = Artefacts(ArtefactStore(tmp_path, gigabytes=1), code=lambda modules: code.append(modules) or "")
-    for positives, first in ((2, 0), (2, 3), (2, 0), (1, 0)):
+    for positives, first, k in ((2, 0, 1), (2, 3, 1), (2, 0, 1), (1, 0, 1), (2, 0, 5)):
         settings = Settings(**TOYS, positive_points_per_mask=positives, negative_points_per_mask=2 - positives)
         follow = PointFollower(settings, Matcher(), {}, artefacts, "a")
-        follow(clip, np.zeros((1, 2, 3), np.float32), masks, first)
-    assert [count for count, _ in drawn] == [2, 2, 1, 1], "the third was there"
-    assert drawn[0] != drawn[1]
+        follow(clip, np.zeros((1, 2, 3), np.float32), masks, [k], first)
+    assert [count for count, _ in drawn] == [2, 2, 1, 1, 2], "the third was there"
+    assert len({number for _, number in (drawn[0], drawn[1], drawn[4])}) == 3, "another window, another object"
     assert code[0] == ("tests.unit.toy_sam_pt", "vosflow.trackers.sam_pt.following"), "which draws the random numbers"

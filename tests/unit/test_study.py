@@ -22,7 +22,7 @@ HOUSE = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
-def weights(tmp_path, monkeypatch):
+def weights(tmp_path):
     """A file that stands for weights of one's own."""
     (tmp_path / "weights.pt").write_bytes(b"weights")
     return {"mine": {"path": str(tmp_path / "weights.pt"), "config": "configs/sam2.1/sam2.1_hiera_b+.yaml"}}
@@ -36,7 +36,7 @@ def ids(study: Study) -> list[str]:
     return [f"{run.dataset.id}/{run.id}" for run in study.runs]
 
 
-def sam2(weights, **settings):
+def sam2(**settings):
     return {"dataset": "demo/val", "tracker": "sam2", "checkpoint": "mine", "settings": settings}
 
 
@@ -46,13 +46,13 @@ def sam_pt(point_tracker: str, weights: str) -> dict:
 
 
 def test_swept_settings_are_in_the_folder_name(weights):
-    study = plan({**sam2(weights, num_maskmem=[1, 7]), "name": "sam2_b+"}, checkpoints=weights)
+    study = plan({**sam2(num_maskmem=[1, 7]), "name": "sam2_b+"}, checkpoints=weights)
     assert ids(study) == ["demo-val/sam2_b+@num_maskmem=1", "demo-val/sam2_b+@num_maskmem=7"]
     assert study.runs[0].swept == {"num_maskmem": 1} and study.runs[0].settings["score_thresh"] == 0.0
 
 
 def test_sweeps_multiply_in_alphabetical_order(weights):
-    study = plan(sam2(weights, score_thresh=[0, 0.5], num_maskmem=[1, 7]), checkpoints=weights)
+    study = plan(sam2(score_thresh=[0, 0.5], num_maskmem=[1, 7]), checkpoints=weights)
     assert [run.id for run in study.runs] == [
         "mine@num_maskmem=1@score_thresh=0",
         "mine@num_maskmem=1@score_thresh=0.5",
@@ -73,14 +73,12 @@ def test_swept_settings_that_are_mappings_have_plain_names():
 
 def test_no_name_has_a_comma(weights):
     """Snakemake cannot hand such a wildcard to a job on a cluster."""
-    study = plan(
-        {**sam2(weights, num_maskmem=[1, 7]), "name": "a.b+c"}, sam2(weights, score_thresh=[0, 1]), checkpoints=weights
-    )
+    study = plan({**sam2(num_maskmem=[1, 7]), "name": "a.b+c"}, sam2(score_thresh=[0, 1]), checkpoints=weights)
     assert not any("," in run.id for run in study.runs)
     with pytest.raises(VosflowError, match="letters, digits"):
-        plan({**sam2(weights), "name": "a,b"}, checkpoints=weights)
+        plan({**sam2(), "name": "a,b"}, checkpoints=weights)
     with pytest.raises(VosflowError, match="part of a folder's name"):
-        plan({**sam2(weights), "checkpoint": "a,b"}, checkpoints={"a,b": weights["mine"]})
+        plan({**sam2(), "checkpoint": "a,b"}, checkpoints={"a,b": weights["mine"]})
 
 
 def test_datasets_and_checkpoints_are_swept():
@@ -98,14 +96,14 @@ def test_datasets_and_checkpoints_are_swept():
 
 
 def test_reordered_keys_and_number_types_plan_the_same(weights):
-    one = plan(sam2(weights, score_thresh=1, num_maskmem=[2, 4]), checkpoints=weights)
-    two = plan(dict(reversed(sam2(weights, num_maskmem=[2, 4], score_thresh=1.0).items())), checkpoints=weights)
+    one = plan(sam2(score_thresh=1, num_maskmem=[2, 4]), checkpoints=weights)
+    two = plan(dict(reversed(sam2(num_maskmem=[2, 4], score_thresh=1.0).items())), checkpoints=weights)
     assert [run.method for run in one.runs] == [run.method for run in two.runs] and ids(one) == ids(two)
 
 
 def test_a_value_added_to_a_list_adds_one_run(weights):
-    before = plan(sam2(weights, num_maskmem=[1, 7]), checkpoints=weights)
-    after = plan(sam2(weights, num_maskmem=[1, 2, 7]), checkpoints=weights)
+    before = plan(sam2(num_maskmem=[1, 7]), checkpoints=weights)
+    after = plan(sam2(num_maskmem=[1, 2, 7]), checkpoints=weights)
     kept = {run.id: run.method for run in after.runs}
     assert set(ids(after)) - set(ids(before)) == {"demo-val/mine@num_maskmem=2"}
     assert all(kept[run.id] == run.method for run in before.runs)
@@ -129,7 +127,7 @@ def test_time_limits_follow_the_work():
 
 def test_runs_of_one_name_must_compute_on_one_kind_of_device(weights):
     """The rules for jobs with and without a GPU know runs by their names."""
-    on_gpu, on_cpu = sam2(weights), {"dataset": "davis2017/val", "tracker": "flow"}
+    on_gpu, on_cpu = sam2(), {"dataset": "davis2017/val", "tracker": "flow"}
     with pytest.raises(VosflowError, match="different devices"):
         plan({**on_gpu, "name": "same"}, {**on_cpu, "name": "same"}, checkpoints=weights)
     study = plan({**on_gpu, "name": "one"}, {**on_cpu, "name": "two"}, checkpoints=weights)
@@ -138,7 +136,7 @@ def test_runs_of_one_name_must_compute_on_one_kind_of_device(weights):
 
 
 def test_gpus_are_asked_for_only_where_they_are_used(weights):
-    lines = [sam2(weights), {"dataset": "demo/val", "tracker": "flow"}]
+    lines = [sam2(), {"dataset": "demo/val", "tracker": "flow"}]
     assert [run.gpus for run in plan(*lines, checkpoints=weights).runs] == [1, 0]
     assert [run.gpus for run in plan(*lines, checkpoints=weights, execution={"device": "cpu"}).runs] == [0, 0]
 
@@ -362,7 +360,7 @@ def test_paths_of_unknown_things_are_refused(tmp_path):
 
 def test_a_job_of_a_study_that_was_edited_meanwhile_is_refused(weights):
     """A job on a cluster reads the config again; with other settings, its record would be a false promise."""
-    planned, edited = (plan({**sam2(weights, num_maskmem=n), "name": "x"}, checkpoints=weights) for n in (7, 3))
+    planned, edited = (plan({**sam2(num_maskmem=n), "name": "x"}, checkpoints=weights) for n in (7, 3))
     made = planned.runs[0].made
     assert planned.run("demo-val", "x", made) is planned.runs[0] is planned.run("demo-val", "x")
     with pytest.raises(VosflowError, match="edited after its jobs were planned"):

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
-import sys
 import time
 import zipfile
 from dataclasses import replace
@@ -16,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.unit.scripts import run_script
 from tests.unit.test_ytvis import HEIGHT as TALL
 from tests.unit.test_ytvis import WIDTH as WIDE
 from tests.unit.test_ytvis import found, square
@@ -26,7 +25,6 @@ from vosflow.submission.check import check_predictions, required_frames
 from vosflow.submission.formats import FORMATS, chosen_split, find_format
 from vosflow.submission.pack import write_submission
 
-ROOT = Path(__file__).resolve().parents[2]
 FRAMES = tuple(f"{t:05d}" for t in range(4))
 OBJECTS = {"bear": (1,), "cows": (1, 2)}
 
@@ -288,27 +286,21 @@ def test_formats_by_name():
         assert "mose/valid" in caught.value.expected
 
 
-def submit(folder: Path, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(ROOT / "scripts/submit.py"), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder)
-
-
 def test_the_script(masks, tmp_path):
     arguments = ["--dataset", "davis2017", "--predictions", masks, "--output", tmp_path / "out.zip"]
-    missing = submit(tmp_path, *arguments)
+    missing = run_script("submit.py", *arguments, cwd=tmp_path)
     assert (
         missing.returncode == 1
         and "results/davis2017-test-dev/manifest.json: the manifest is missing" in missing.stderr
     )
     save_manifest(manifest(), tmp_path / "results/davis2017-test-dev/manifest.json")
-    done = submit(tmp_path, *arguments)
+    done = run_script("submit.py", *arguments, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "8 files of 2 videos, for DAVIS 2017 test-dev" in done.stdout and "note: CodaLab" in done.stdout
     (masks / "bear/00001.png").unlink()
-    failed = submit(tmp_path, *arguments)
+    failed = run_script("submit.py", *arguments, cwd=tmp_path)
     assert failed.returncode == 1 and "bear: 1 of 4 frames are missing" in failed.stderr
     assert "Traceback" not in failed.stderr
-    other = submit(
-        tmp_path, *arguments[2:], "--dataset", "mose", "--manifest", "results/davis2017-test-dev/manifest.json"
-    )
+    mose = ("--dataset", "mose", "--manifest", "results/davis2017-test-dev/manifest.json")
+    other = run_script("submit.py", *arguments[2:], *mose, cwd=tmp_path)
     assert other.returncode == 1 and "this is the manifest of davis2017/test-dev" in other.stderr

@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from tests.unit.clips import HEIGHT, WIDTH, make_videos, moving_boxes, save_label_map
+from tests.unit.scripts import run_script
 from vosflow.errors import VosflowError
 from vosflow.manifest import PER_OBJECT, Manifest, Prompt
 from vosflow.trackers import flow
@@ -187,20 +188,18 @@ def test_prompts_that_contradict_the_dataset_are_refused(manifest: Manifest) -> 
 
 def test_track_script_writes_masks_beside_each_other(manifest: Manifest, tmp_path: Path) -> None:
     (tmp_path / "list.txt").write_text("boxes\n")
-    script = Path(__file__).parents[2] / "scripts" / "track.py"
-    command = [sys.executable, str(script), "--tracker", "static", "--device", "cpu"]
+    command = ["track.py", "--tracker", "static", "--device", "cpu"]
     command += ["--base_video_dir", f"{tmp_path}/JPEGImages/480p", "--input_mask_dir", f"{tmp_path}/Annotations/480p"]
     command += ["--video_list_file", f"{tmp_path}/list.txt", "--output_mask_dir", f"{tmp_path}/out"]
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = run_script(*command)
     assert done.returncode == 0, done.stderr
     written = sorted(path.name for path in (tmp_path / "out/boxes").iterdir())
     assert written == [f"{name}.png" for name in manifest.videos[0].frames.names]
     assert np.array_equal(np.asarray(Image.open(tmp_path / "out/boxes/00005.png")), moving_boxes(1)[1][0])
-    refused = subprocess.run([*command, "--set", "presett=fast"], capture_output=True, text=True)
+    refused = run_script(*command, "--set", "presett=fast")
     assert refused.returncode == 1 and "presett" in refused.stderr and "Traceback" not in refused.stderr
-    assert subprocess.run([*command, "--set", "preset"], capture_output=True).returncode == 1
+    assert run_script(*command, "--set", "preset").returncode == 1
     before = (tmp_path / "Annotations/480p/boxes/00005.png").read_bytes()
-    onto = [*command[:-1], f"{tmp_path}/Annotations/480p", "--overwrite"]
-    refused = subprocess.run(onto, capture_output=True, text=True)
+    refused = run_script(*command[:-1], f"{tmp_path}/Annotations/480p", "--overwrite")
     assert refused.returncode == 1 and "would replace the files of the dataset" in refused.stderr
     assert (tmp_path / "Annotations/480p/boxes/00005.png").read_bytes() == before

@@ -13,7 +13,6 @@ from PIL import Image
 
 from tests.unit.tiny_rde import make_still_images, make_training_videos
 from vosflow.config import parse_config
-from vosflow.training import set_identity
 from vosflow.training.planning import StageJob, plan_trainings
 from vosflow.training.review import review_trainings
 from vosflow.training.set_identity import describe_set
@@ -110,10 +109,11 @@ def test_planning_looks_into_few_of_many_videos(tmp_path, monkeypatch):
     for name in names:
         for part in ("JPEGImages", "Annotations"):
             (tmp_path / part / name).mkdir(parents=True)
-    looked, listdir = [], os.listdir
-    monkeypatch.setattr(set_identity.os, "listdir", lambda path: looked.append(path) or listdir(path))
+    looked, sized, listdir, stat = [], [], os.listdir, os.stat
+    monkeypatch.setattr(os, "listdir", lambda path: looked.append(path) or listdir(path))
+    monkeypatch.setattr(os, "stat", lambda path, **how: sized.append(path) or stat(path, **how))
     before = describe_set("bl30k", str(tmp_path))
-    assert before["videos"] == 1000 and 32 <= len(looked) <= 2 * 32
+    assert before["videos"] == 1000 and len(sized) <= 8 * 32 and 32 <= len(looked) <= 2 * 32
     describe_set.cache_clear()
     (tmp_path / "JPEGImages/0001").rename(tmp_path / "JPEGImages/0001b")
     assert describe_set("bl30k", str(tmp_path)) != before, "but all their names are read"

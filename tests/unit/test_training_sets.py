@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -33,8 +34,14 @@ def test_static_image_without_mask(static):
         list_static_images(static)
 
 
-def test_static_set_that_is_missing(static):
-    for path in (static / "BIG_small").iterdir():
-        path.unlink()
-    with pytest.raises(VosflowError, match=r"BIG_small: a set of training images is missing or empty"):
+@pytest.mark.parametrize(
+    ("place", "lacking"), [("BIG_small", "{name}.jpg"), ("fss/zebra", "{name}.jpg"), ("fss", "folders of classes")]
+)
+def test_static_set_that_is_empty_or_missing(static, place, lacking):
+    shutil.rmtree(static / place)
+    if place != "fss/zebra":
+        with pytest.raises(VosflowError, match=rf"{place}: this set of training images is missing\n"):
+            list_static_images(static)
+    (static / place).mkdir()
+    with pytest.raises(VosflowError, match=rf"{place}: this set of training images is empty: it has no {lacking}\n"):
         list_static_images(static)

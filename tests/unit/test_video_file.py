@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
+from tests.unit.scripts import run_script
 from tests.unit.trees import rectangles, save_label_map
 from vosflow.config import parse_config
 from vosflow.datasets.folder import folder_manifest
@@ -18,7 +17,6 @@ from vosflow.errors import VosflowError
 from vosflow.sources import dataset_source
 from vosflow.video import Video
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 HEIGHT, WIDTH = 48, 64
 
 
@@ -114,13 +112,10 @@ def test_command(tmp_path):
     (tmp_path / "videos").mkdir()
     for name in ("a", "b"):
         make_video(tmp_path / "videos" / f"{name}.avi", frames=3)
-    command = [sys.executable, REPOSITORY / "scripts/extract_frames.py", tmp_path / "videos"]
-    done = subprocess.run([*command, "--output", tmp_path / "frames"], capture_output=True, text=True)
+    done = run_script("extract_frames.py", tmp_path / "videos", "--output", tmp_path / "frames")
     assert done.returncode == 0 and "2 videos, 6 frames" in done.stderr
     assert len(list((tmp_path / "frames").glob("*/*.jpg"))) == 6
     make_video(tmp_path / "a.avi", frames=2)  # its frames would take the place of the other's
-    done = subprocess.run(
-        [*command, tmp_path / "a.avi", "--output", tmp_path / "frames"], capture_output=True, text=True
-    )
+    done = run_script("extract_frames.py", tmp_path / "videos", tmp_path / "a.avi", "--output", tmp_path / "frames")
     assert done.returncode == 1 and "two videos are called a" in done.stderr
     assert len(list((tmp_path / "frames/a").glob("*.jpg"))) == 3

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
+from tests.unit import loopback
 from tests.unit.loopback import DATA, MD5, OTHER, SHA256, Server
 from vosflow.catalog import CheckpointEntry
 from vosflow.datasets import fetch_weights, imports
@@ -21,13 +22,7 @@ from vosflow.datasets.imports import import_checkpoint
 from vosflow.errors import VosflowError
 
 FACTS = {"network": "raft", "licence": "BSD", "evidence": "publisher", "source": "its README"}
-
-
-@pytest.fixture
-def server():
-    server = Server()
-    yield server
-    server.close()
+server = loopback.server
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from vosflow.datasets.folder import folder_manifest
 from vosflow.datasets.training_sets import FLAT_SETS
 from vosflow.trackers.base import Checkpoint
 from vosflow.trackers.rde.network import RdeNetwork
-from vosflow.training.rde.saving import CURVES
+from vosflow.training.rde.files import CURVES
 from vosflow.training.rde.settings import PRESETS, StageSettings
 from vosflow.training.rde.stage import SetFolder, StagePlan
 from vosflow.video import Video

@@ -42,9 +42,11 @@ class ToyMatcher(ToyPoints):
     matches_masks = True
     track = None
 
-    def track_masks(self, clip, masks, frames, count, generator):
+    def track_masks(self, clip, masks, frames, count, generators):
         places = [np.argwhere(mask)[:, ::-1] for mask in masks]
-        points = np.concatenate([pixels[generator.integers(len(pixels), size=count)] for pixels in places])
+        points = np.concatenate(
+            [pixels[rng.integers(len(pixels), size=count)] for pixels, rng in zip(places, generators, strict=True)]
+        )
         positions = np.broadcast_to(points.astype(np.float32), (len(clip), len(points), 2)).copy()
         return Tracks(positions, np.ones(positions.shape[:2], bool))
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -21,6 +22,13 @@ def rectangles(objects: Iterable[int], shift: int = 0, height: int = HEIGHT, wid
         left = 1 + 7 * place + shift
         label_map[4 : height - 6, left : left + 5] = object_id
     return label_map
+
+
+def edit_json(path: Path, change: Callable[[Any], object]) -> None:
+    """Have `change` edit the content of a JSON file."""
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
 
 
 def save_frame(path: Path, seed: int = 0, height: int = HEIGHT, width: int = WIDTH) -> None:
@@ -45,8 +53,6 @@ def make_davis_tree(
     frames: int = 4,
     split: str = "val",
     first_mask_only: bool = False,
-    height: int = HEIGHT,
-    width: int = WIDTH,
 ) -> Path:
     """A dataset in the layout of DAVIS 2017, 480p, whose objects move to the right by one pixel per frame.
 
@@ -60,10 +66,9 @@ def make_davis_tree(
     videos = {"bear": (1,), "cows": (1, 2)} if videos is None else videos
     for name, objects in videos.items():
         for frame in range(frames):
-            save_frame(folder / f"JPEGImages/480p/{name}/{frame:05d}.jpg", frame, height, width)
+            save_frame(folder / f"JPEGImages/480p/{name}/{frame:05d}.jpg", frame)
             if frame == 0 or not first_mask_only:
-                label_map = rectangles(objects, frame, height, width)
-                save_label_map(folder / f"Annotations/480p/{name}/{frame:05d}.png", label_map)
+                save_label_map(folder / f"Annotations/480p/{name}/{frame:05d}.png", rectangles(objects, frame))
     lists = folder / "ImageSets" / "2017"
     lists.mkdir(parents=True, exist_ok=True)
     (lists / f"{split}.txt").write_text("\n".join(videos))  # no line break at the end, as published

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from tests.workflow.project import Project
 
+HERE = Path(__file__).resolve().parent
 VIDEOS = {"a": 5, "b": 6, "c": 5, "d": 4}
+
+
+def pytest_collection_modifyitems(items) -> None:
+    for item in items:
+        if HERE in item.path.parents:
+            item.add_marker(pytest.mark.workflow)
 
 
 @pytest.fixture(scope="module")

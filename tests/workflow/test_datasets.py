@@ -30,9 +30,6 @@ from tests.workflow.project import Project
 from vosflow.datasets.bdd100k_masks import convert_split
 from vosflow.digest import file_digest
 
-pytestmark = pytest.mark.workflow
-
-
 DATASETS = {  # adapter by adapter, each with an archive of another kind; and what its numbers are
     "davis2016/val": "ground truth",
     "davis2017/test-dev": "",
@@ -195,7 +192,7 @@ def serve(project: Project, archive: Path, *, sha256: str, url: str | None = Non
     path = project.folder / "vosflow/catalog/datasets.yaml"
     catalog = yaml.safe_load(path.read_text())
     entry = catalog["davis2017"]["archives"]["trainval-480p"]
-    entry["sources"] = [{"kind": "http", "url": url}] if url else [{"kind": "file", "path": "nowhere"}]
+    entry["sources"] = [{"kind": "http", "url": url}] if url else []
     entry.update(size_bytes=archive.stat().st_size, sha256=sha256)
     path.write_text(yaml.safe_dump(catalog))
 

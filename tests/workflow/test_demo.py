@@ -12,8 +12,6 @@ import pytest
 from vosflow.catalog import find_checkpoint
 from vosflow.digest import file_digest
 
-pytestmark = pytest.mark.workflow
-
 HOUSE = Path(__file__).resolve().parents[2]
 
 

@@ -12,8 +12,6 @@ import pytest
 from tests.slurm.cluster import wait_until
 from tests.workflow.project import DEFAULT_CONFIG, SNAKEMAKE, STAGED_RUN, StagedProject
 
-pytestmark = pytest.mark.workflow
-
 ONE_SHARD = {**DEFAULT_CONFIG["execution"], "shards": 1}
 
 

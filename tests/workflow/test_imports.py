@@ -6,13 +6,10 @@ import os
 import subprocess
 import sys
 
-import pytest
 import yaml
 
 from tests.unit.trees import make_davis_tree
 from tests.workflow.project import Project
-
-pytestmark = pytest.mark.workflow
 
 STUDY = {
     "runs": [{"dataset": "davis2017/val", "tracker": "static"}],

@@ -10,8 +10,6 @@ import pytest
 from tests.unit.publisher_trees import make_uvo_tree
 from tests.workflow.project import Project
 
-pytestmark = pytest.mark.workflow
-
 FRAMES = 4
 POINTS = "cotracker_stride_4_wind_12"  # whose sha256 nobody published
 # Finds the boxes of the tree's annotations as they are on the first frame; the brightness of a frame is an artefact.

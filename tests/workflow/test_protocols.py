@@ -12,8 +12,6 @@ import pytest
 from tests.unit.trees import make_mose_tree, rectangles, save_frame, save_label_map
 from tests.workflow.project import Project
 
-pytestmark = pytest.mark.workflow
-
 FRAMES = 6
 
 

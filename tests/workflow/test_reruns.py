@@ -9,8 +9,6 @@ import pytest
 
 from tests.workflow.project import DEFAULT_CONFIG
 
-pytestmark = pytest.mark.workflow
-
 TABLES = {"tables", "report"}
 RUNS = "score_all"  # without tables and page, which are no matter of these tests: they say what is planned of them
 BOTH_OF_MINE = {"mine@shift=0", "mine@shift=2"}

@@ -18,8 +18,6 @@ from vosflow.gpu import LOCKS
 from vosflow.manifest import load_manifest
 from vosflow.method import Method
 
-pytestmark = pytest.mark.workflow
-
 VIDEOS = {"a": 5, "b": 6, "c": 5, "d": 4}
 
 

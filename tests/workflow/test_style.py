@@ -10,8 +10,6 @@ import pytest
 
 from tests.workflow.prepared import HOUSE, run_snakemake
 
-pytestmark = pytest.mark.workflow
-
 
 def test_lint_is_clean():
     answer = run_snakemake(["--lint"], HOUSE)

@@ -12,8 +12,6 @@ import yaml
 from tests.unit.tiny_rde import make_still_images, make_training_videos
 from tests.workflow.project import DEFAULT_CONFIG, Project
 
-pytestmark = pytest.mark.workflow
-
 TINY = {"processes": 1, "iterations": 2, "batch_size": 2, "crop": 48, "workers": 0, "threads": 1, "held_out": 1}
 CALM = {"compression": "average", "clip_gradient": 1.0}
 

@@ -107,14 +107,7 @@ class HubSource(_Entry):
     repo_type: Literal["model", "dataset"] = "model"
 
 
-class FileSource(_Entry):
-    """A file of this machine: a copy fetched by hand."""
-
-    kind: Literal["file"]
-    path: str
-
-
-Source = Annotated[HttpSource | DriveSource | DriveFolderSource | HubSource | FileSource, Field(discriminator="kind")]
+Source = Annotated[HttpSource | DriveSource | DriveFolderSource | HubSource, Field(discriminator="kind")]
 
 
 class RemoteFile(_Entry):

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from vosflow.catalog import FOLDER, Split, find_archive, find_dataset, find_split
+from vosflow.catalog import FOLDER, Split, find_dataset, find_split
 from vosflow.datasets import plan_split
 from vosflow.datasets.frames import frame_size, image_size, list_frames, numbered_files
 from vosflow.datasets.lists import folder_names
@@ -270,36 +270,20 @@ def davis_frames(dataset: str, split: str) -> dict[str, int]:
     return {row["video"]: int(row["frames"]) for row in rows if row["split"] == split and row["year"] in years}
 
 
-@dataclass(frozen=True)
-class LayoutCheck:
-    """Where an extracted archive begins (None: not found), and what is wrong with it, in sentences."""
+def layout_problems(dataset: str, archive: str, root: Path) -> tuple[str, ...]:
+    """What an extracted archive of the catalog lacks, in sentences, by names alone: no image is opened.
 
-    root: Path | None
-    problems: tuple[str, ...]
+    Counted are videos, and their frames where the catalog knows how many there are, in the largest split that is read
+    from this archive alone.
 
-
-def check_layout(dataset: str, archive: str, folder: str | Path) -> LayoutCheck:
-    """Whether `folder` is an extracted archive of the catalog, and complete, by names alone: no image is opened.
-
-    The archive may begin in the folder itself, one level above, or one or two below. Counted are videos, and their
-    frames where the catalog knows how many there are, in the largest split that is read from this archive alone.
+    Args:
+        root: the folder in which the archive begins.
     """
-    facts = find_archive(dataset, archive)
-    root = _find_root(Path(folder), facts.holds)
-    if root is None:
-        return LayoutCheck(None, (f"neither in it nor near it are {' and '.join(facts.holds)}",))
     splits = {name: split for name, split in find_dataset(dataset).splits.items() if split.archives == (archive,)}
     if not splits:
-        return LayoutCheck(root, ())
+        return ()
     name = max(splits, key=lambda split: splits[split].videos or 0)
-    return LayoutCheck(root, tuple(_count_problems(dataset, name, splits[name], root / splits[name].folder)))
-
-
-def _find_root(folder: Path, holds: Iterable[str]) -> Path | None:
-    places = [folder, folder.parent]
-    places += [folder / name for name in folder_names(folder)]
-    places += [place / name for place in places[2:] for name in folder_names(place)]
-    return next((place for place in places if all((place / path).exists() for path in holds)), None)
+    return tuple(_count_problems(dataset, name, splits[name], root / splits[name].folder))
 
 
 def _count_problems(dataset: str, name: str, split: Split, root: Path) -> Iterator[str]:

@@ -21,7 +21,7 @@ from typing import IO, Any
 
 from vosflow.errors import VosflowError
 
-REPOSITORY = Path(__file__).resolve().parents[2]
+HOUSE = Path(__file__).resolve().parents[2]
 HARMLESS = {
     "collections": ("OrderedDict", "defaultdict"),
     "builtins": ("set", "frozenset", "slice", "complex", "bytearray"),
@@ -65,7 +65,7 @@ def convert_checkpoint(path: str | Path, output: str | Path, *, drop_unknown: bo
     Raises:
         VosflowError: the file asks for anything that is not harmless, is damaged, or holds no tensors.
     """
-    command = [sys.executable, "-I", "-c", _CHILD, str(REPOSITORY), str(path), str(output), str(int(drop_unknown))]
+    command = [sys.executable, "-I", "-c", _CHILD, str(HOUSE), str(path), str(output), str(int(drop_unknown))]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     try:
         answer = json.loads(done.stdout.splitlines()[-1])

@@ -22,7 +22,6 @@ import filelock
 from vosflow.catalog import (
     DriveFolderSource,
     DriveSource,
-    FileSource,
     HttpSource,
     HubSource,
     RemoteFile,
@@ -37,7 +36,6 @@ from vosflow.datasets.transfer import (
     NoConnection,
     QuotaUsedUp,
     SourceFailed,
-    copy_file,
     http_file,
     meta_path,
     part_path,
@@ -183,7 +181,7 @@ def adopt_file(
 
 
 def describe(source: Source) -> str:
-    """A source in a few words: its address, Drive id or path."""
+    """A source in a few words: its address or Drive id."""
     match source:
         case HttpSource():
             return source.url
@@ -193,8 +191,6 @@ def describe(source: Source) -> str:
             return f"Google Drive {source.id}"
         case DriveFolderSource():
             return f"Google Drive folder {source.id}, {source.file}"
-        case FileSource():
-            return source.path
 
 
 def hub_url(source: HubSource) -> str:
@@ -273,8 +269,6 @@ class _Download:
             case DriveFolderSource():
                 file_id = find_in_folder(source.id, source.file, self.drive_lock)
                 return drive_file(file_id, self.destination, self.drive_lock, self.backoff, self.reporter)
-            case FileSource():
-                return copy_file(source.path, self.destination)
 
     def _from_hub(self, source: HubSource) -> tuple[Path, bool]:
         token = os.environ.get("HF_TOKEN")

@@ -10,7 +10,8 @@ import filelock
 from vosflow.catalog import CheckpointEntry, Package, find_checkpoint
 from vosflow.datasets.archive import extract_member
 from vosflow.datasets.convert import convert_checkpoint
-from vosflow.datasets.fetch import Expected, Record, adopt_file, fetch_catalog_file
+from vosflow.datasets.expected import Expected, Record
+from vosflow.datasets.fetch import adopt_file, fetch_catalog_file
 from vosflow.datasets.transfer import load_json, save_json
 from vosflow.sources import import_command
 

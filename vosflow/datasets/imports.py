@@ -38,16 +38,8 @@ def import_checkpoint(given: Path, checkpoint: str, data: Path, locks: Path) -> 
     entry = find_checkpoint(checkpoint)
     _check_exists(given)
     destination = data / "checkpoints" / entry.file
-    _check_elsewhere(given, destination)
-    destination.parent.mkdir(parents=True, exist_ok=True)
-    with filelock.FileLock(destination.with_name(f".{destination.name}.lock")):
-        aside = destination.with_name(f".{destination.name}.importing")
-        aside.unlink(missing_ok=True)
-        if entry.package is not None and is_archive(given):
-            extract_member(given, entry.package.member, aside)
-        else:
-            os.symlink(given.absolute(), aside)
-        record = adopt_file(aside, destination, locks=locks, expected=Expected.of(entry), source=str(given.absolute()))
+    member = entry.package.member if entry.package is not None and is_archive(given) else None
+    record = _adopt(given, destination, entry, locks, member)
     convert_if_pickled(entry, destination, record.sha256)
     _mark(destination, record)
     return [f"{checkpoint}: {destination} ({_compared(record)})"]
@@ -94,20 +86,28 @@ def _import_archive(given: Path, dataset: str, archive: str, data: Path, locks: 
     if facts.extract and not facts.hashed_by:
         _check_content(given, dataset, archive, facts)
     destination = data / "downloads" / facts.file
+    record = _adopt(given, destination, facts, locks)
+    _mark(destination, record)
+    return f"{dataset} {archive}: {destination} ({_compared(record)})"
+
+
+def _adopt(given: Path, destination: Path, facts: RemoteFile, locks: Path, member: str | None = None) -> Record:
+    """Put a link to `given` at `destination`, or what `member` of it is, if its size and hash are right."""
     _check_elsewhere(given, destination)
     destination.parent.mkdir(parents=True, exist_ok=True)
     with filelock.FileLock(destination.with_name(f".{destination.name}.lock")):
         aside = destination.with_name(f".{destination.name}.importing")
         aside.unlink(missing_ok=True)
-        os.symlink(given.absolute(), aside)
-        record = adopt_file(aside, destination, locks=locks, expected=Expected.of(facts), source=str(given.absolute()))
-    _mark(destination, record)
-    return f"{dataset} {archive}: {destination} ({_compared(record)})"
+        if member is None:
+            os.symlink(given.absolute(), aside)
+        else:
+            extract_member(given, member, aside)
+        return adopt_file(aside, destination, locks=locks, expected=Expected.of(facts), source=str(given.absolute()))
 
 
 def _import_folders(folders: Mapping[str, tuple[Path, str]], dataset: str, data: Path) -> list[str]:
     """Link extracted archives, {id: (folder, the path in the archive that it is)}, all of them or none."""
-    from vosflow.datasets.check import check_layout  # reads images, and imports what that takes
+    from vosflow.datasets.check import layout_problems  # reads images, and imports what that takes
 
     entry, place = find_dataset(dataset), data / "datasets" / dataset
     place.mkdir(parents=True, exist_ok=True)
@@ -118,7 +118,7 @@ def _import_folders(folders: Mapping[str, tuple[Path, str]], dataset: str, data:
             link = staged / name / inner
             link.parent.mkdir(parents=True, exist_ok=True)
             os.symlink(top.absolute(), link)
-            if problems := check_layout(dataset, name, staged / name).problems:
+            if problems := layout_problems(dataset, name, staged / name):
                 raise VosflowError(
                     f"not what its publisher describes: {'; '.join(problems)}".replace(str(link), str(top)),
                     path=top,

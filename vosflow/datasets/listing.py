@@ -12,7 +12,7 @@ from rich.table import Table
 from vosflow.catalog import RemoteFile, load_checkpoints, load_datasets
 from vosflow.datasets.transfer import part_path
 
-REPOSITORY = Path(__file__).resolve().parents[2]
+HOUSE = Path(__file__).resolve().parents[2]
 WIDTH = 180  # columns where the output is no terminal, so that nothing is cut off
 
 
@@ -47,7 +47,7 @@ def catalog_rows(data: str | Path, word: str = "") -> list[Row]:
             here = "imported" if _is_imported(data / "datasets" / name / archive) else _here(place)
             rows.append(Row("dataset", f"{name} {archive}", access, licence, *_facts(entry), place, here))
     for name, entry in load_checkpoints().items():
-        place = REPOSITORY / entry.path if entry.path else data / "checkpoints" / entry.file
+        place = HOUSE / entry.path if entry.path else data / "checkpoints" / entry.file
         access = "in vosflow" if entry.path else "open"
         rows.append(Row(entry.network, name, access, entry.licence, *_facts(entry), place, _here(place)))
     return [row for row in rows if word.lower() in _searched(row).lower()]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -70,7 +72,22 @@ def folder_names(folder: Path) -> list[str]:
     """Names of the folders in `folder`, sorted, hidden ones left out; none if it is missing."""
     if not folder.is_dir():
         return []
-    return sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    with os.scandir(folder) as entries:  # what they are comes with their names: none of 30,000 is looked at
+        return sorted(entry.name for entry in entries if not entry.name.startswith(".") and _is_folder(entry))
+
+
+def _is_folder(entry: os.DirEntry) -> bool:
+    """Also if it is a link to one; a link to itself is none, and no error."""
+    return entry.is_dir(follow_symlinks=False) or (entry.is_symlink() and os.path.isdir(entry))
+
+
+def file_stems(folder: Path, suffix: str) -> set[str]:
+    """Names of the files with that suffix in `folder`, without it; none if it is missing.
+
+    Each is kept once, however many folders have it: videos may have millions of frames between them.
+    """
+    names = os.listdir(folder) if folder.is_dir() else []
+    return {sys.intern(name.removesuffix(suffix)) for name in names if name.endswith(suffix)}
 
 
 def check_names(names: Iterable[str], source: Path) -> list[str]:

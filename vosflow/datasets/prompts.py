@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from vosflow.datasets.antialiased import FEWEST_VALUES, refuse_antialiased
 from vosflow.datasets.lists import folder_names
 from vosflow.errors import VosflowError
 from vosflow.manifest import Prompt
@@ -115,6 +116,11 @@ class MaskFolder:
                 )
         return found
 
+    def refuse_antialiased(self, path: Path, objects: int) -> None:
+        """Refuse a label map, with that many objects, whose values are greys, and no ids. Raises VosflowError."""
+        if self.rule.encoding == "label_map" and objects >= FEWEST_VALUES - 1:  # one more value may be void
+            refuse_antialiased(read_mask(path, self._height, self._width), path)
+
     def _values(self, path: Path) -> Sequence[int]:
         if path in self.seen:
             return self.seen[path]
@@ -129,7 +135,8 @@ def find_prompts(masks: MaskFolder, frames: Sequence[str], root: Path) -> tuple[
         root: what the prompts' paths are relative to.
 
     Raises:
-        VosflowError: no prompt at all, or an object that appears later without `late_objects`.
+        VosflowError: no prompt at all, an object that appears later without `late_objects`, or a mask of greys, in
+            which the objects would be as many as there are greys.
     """
     rule, video = masks.rule, masks.video
     if rule.late_objects or rule.use_all_masks:
@@ -139,7 +146,10 @@ def find_prompts(masks: MaskFolder, frames: Sequence[str], root: Path) -> tuple[
     objects: set[int] = set()
     prompts: list[Prompt] = []
     for frame in input_frames:
-        for object_id, path in masks.objects_on(frame, allow_missing=rule.late_objects).items():
+        given = masks.objects_on(frame, allow_missing=rule.late_objects)
+        if given and (rule.use_all_masks or not objects.issuperset(given)):
+            masks.refuse_antialiased(next(iter(given.values())), len(given))
+        for object_id, path in given.items():
             first_time = object_id not in objects
             if first_time and frame != input_frames[0] and not rule.late_objects:
                 raise VosflowError(

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from vosflow.datasets.lists import check_names, folder_names
+from vosflow.datasets.lists import folder_names
 from vosflow.errors import VosflowError
 
 DAVIS_LIST = "ImageSets/2017/train.txt"
@@ -39,7 +39,10 @@ def list_static_images(root: str | Path) -> list[ImagePair]:
         VosflowError: a set is missing or empty, or an image has no mask.
     """
     root = Path(root)
-    folders = [(root / "fss" / name, 1) for name in check_names(folder_names(root / "fss"), root / "fss")]
+    classes = folder_names(root / "fss")
+    if not classes:
+        raise _no_images(root / "fss", "folders of classes", "fss/{class}/{number}.jpg and .png: folders of classes")
+    folders = [(root / "fss" / name, 1) for name in classes]
     folders += [(root / name, repeat) for name, repeat in FLAT_SETS.items()]
     return [ImagePair(image, mask, repeat) for folder, repeat in folders for image, mask in _pairs(folder)]
 
@@ -53,12 +56,7 @@ def videos_folder(root: str | Path, part: str) -> Path:
 def _pairs(folder: Path) -> Iterator[tuple[Path, Path]]:
     images = sorted(folder.glob("*.jpg")) if folder.is_dir() else []
     if not images:
-        raise VosflowError(
-            "a set of training images is missing or empty",
-            path=folder,
-            expected="pairs of {name}.jpg and {name}.png",
-            remedy="extract static_data.zip again, and give the folder `static` in it",
-        )
+        raise _no_images(folder, "{name}.jpg", "pairs of {name}.jpg and {name}.png")
     for image in images:
         mask = image.with_suffix(".png")
         if not mask.is_file():
@@ -69,3 +67,12 @@ def _pairs(folder: Path) -> Iterator[tuple[Path, Path]]:
                 remedy="extract static_data.zip again",
             )
         yield image, mask
+
+
+def _no_images(folder: Path, lacking: str, expected: str) -> VosflowError:
+    return VosflowError(
+        "this set of training images is " + (f"empty: it has no {lacking}" if folder.is_dir() else "missing"),
+        path=folder,
+        expected=expected,
+        remedy="extract static_data.zip again, and name the folder `static` that is in it",
+    )

@@ -1,4 +1,4 @@
-"""Moving bytes: one file over HTTP or from a path; resumed after a cut, not yet checked.
+"""Moving bytes: one file over HTTP; resumed after a cut, not yet checked.
 
 An unfinished HTTP download is `{file}.part`, with what the server said about it in `{file}.part.json`.
 """
@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -168,14 +167,6 @@ def _http_attempt(
                 advance(have)
     if size is not None and have < size:  # without a Content-Length, a cut looks like the end
         raise _TryAgain(f"the answer ended after {have:,} of {size:,} bytes")
-
-
-def copy_file(path: str, destination: Path) -> tuple[Path, bool]:
-    """Copy a file of this machine beside `destination`; raises SourceFailed if there is none."""
-    if not Path(path).is_file():
-        raise SourceFailed("no such file")
-    shutil.copyfile(path, part_path(destination))
-    return part_path(destination), False
 
 
 def part_path(destination: Path) -> Path:

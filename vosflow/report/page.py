@@ -13,6 +13,7 @@ from markupsafe import Markup
 
 from vosflow.catalog import PublishedRow
 from vosflow.errors import VosflowError
+from vosflow.records import write_text
 from vosflow.report import tables
 from vosflow.report.figures import INK, PAPER, RULE, SERIES, SOFT
 from vosflow.report.filmstrips import CORRECT, EXTRA, MISSED, SWAPPED, make_filmstrips
@@ -51,7 +52,8 @@ def write_page(
         stages: of the trainings of the study.
 
     Raises:
-        VosflowError: the summary is of other runs or outdated, or a file that the page shows is missing or damaged.
+        VosflowError: the summary is of other runs or outdated, a file that the page shows is missing or damaged, or
+            the page cannot be written.
     """
     rows = tables.read_summary(summary)
     if rows != tables.summary_rows(runs, published):
@@ -63,7 +65,7 @@ def write_page(
         )
     path = Path(folder) / "index.html"
     text = render_page(runs, rows, title=title, filmstrips=filmstrips, published=published, stages=stages)
-    tables.write_text(path, text)
+    write_text(path, text)
     return path
 
 

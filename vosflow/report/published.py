@@ -35,6 +35,22 @@ AS_PUBLISHED = {"sam2": SAM2_AS_PUBLISHED, "sam2long": SAM2_AS_PUBLISHED}
 whatever they are (a preset only names the values of other settings, what frames masks are given of changes none of
 them, published numbers are means over seeds), and SPEEDS."""
 
+SAM_PT_SWITCHES = {
+    "reinit_variant": "use_point_reinit",
+    "reinit_horizon": "use_point_reinit",
+    "reinit_point_tracker_horizon": "use_point_reinit",
+    "patch_size": "use_patch_matching_filtering",
+    "patch_similarity_threshold": "use_patch_matching_filtering",
+    "max_other_objects_positive_points": "add_other_objects_positive_points_as_negative_points",
+    "negative_point_selection_method": "negative_points_per_mask",
+}
+"""Settings of SAM-PT that do nothing where another one is false or 0. (Where a published number has that one on, it is
+the other one that differs.)"""
+SAM_PT_BATCHES = {"masks_batch_size": 5, "point_tracker_mask_batch_size": 5}
+"""Numbers of objects of SAM-PT that do nothing where no video has more, and what they are by default."""
+FOLLOWING_EACH_POINT = ("pips", "pips_plus_plus", "raft", "tapnet", "tapir", "superglue")
+"""Point trackers that give a point's track whatever other points they are given, in whatever batches."""
+
 COMPARABLE = (False, False, -1)  # nearer than any `_distance`
 TOLERANCE = 0.005
 """How far two runs of the same weights may be apart, as a fraction: the re-runs of SAM 2 on SA-V test by the authors of
@@ -142,7 +158,29 @@ def _differing(run: RunResult, row: PublishedRow) -> dict[str, tuple]:
     changed = _method_settings(run)
     names = sorted({*changed, *row.settings})
     values = {name: (changed.get(name, "default"), row.settings.get(name, "default")) for name in names}
-    return {name: (here, there) for name, (here, there) in values.items() if here != there}
+    return {
+        name: (here, there)
+        for name, (here, there) in values.items()
+        if here != there and not (run.tracker == "sam_pt" and _does_nothing(run, row, name))
+    }
+
+
+def _does_nothing(run: RunResult, row: PublishedRow, name: str) -> bool:
+    """Whether a setting of SAM-PT, at the run's value or the published one, changes no mask of the run."""
+    settings = run.description["settings"]
+    if name in SAM_PT_SWITCHES:
+        return not settings.get(SAM_PT_SWITCHES[name], True)
+    if name == "point_tracker_mask_batch_size" and settings.get("point_tracker") in FOLLOWING_EACH_POINT:
+        return True
+    if name not in ("max_num_masks", *SAM_PT_BATCHES):
+        return False
+    objects = [video["objects"] for video in run.description["videos"]]
+    if min(objects, default=0) == 0:  # SAM proposes them, any number
+        return False
+    if name == "max_num_masks":
+        return True
+    default = SAM_PT_BATCHES[name]
+    return max(objects) <= min(settings.get(name, default), row.settings.get(name, default))
 
 
 def _distance(run: RunResult, row: PublishedRow) -> tuple[bool, bool, int]:

@@ -6,12 +6,12 @@ import csv
 import io
 import json
 import math
-import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from vosflow.catalog import PublishedRow
 from vosflow.errors import VosflowError
+from vosflow.records import write_text
 from vosflow.report.published import TOLERANCE, Comparison, as_printed, as_text, of_main_score
 from vosflow.report.results import RunResult, short_name
 
@@ -131,7 +131,7 @@ def _compared_with(run: RunResult) -> str:
 
 
 def write_summary(rows: Sequence[Row], path: str | Path) -> None:
-    """Write summary.csv, atomically."""
+    """Write summary.csv, at once or not at all; raises DiskError if it cannot."""
     text = io.StringIO()
     writer = csv.DictWriter(text, list(rows[0]) if rows else COLUMNS, lineterminator="\n")
     writer.writeheader()
@@ -260,12 +260,3 @@ def best_score(rows: Sequence[Row], dataset: str) -> float | None:
 def is_best(row: Row, best: float | None) -> bool:
     """Whether a row has the highest score of its dataset, `best_score`."""
     return best is not None and row["headline"] != "" and float(row[row["headline"]]) == best
-
-
-def write_text(path: str | Path, text: str) -> None:
-    """Write a text file atomically."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    aside.write_text(text, encoding="utf-8", newline="\n")
-    os.replace(aside, path)

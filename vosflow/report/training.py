@@ -13,8 +13,8 @@ from matplotlib.axes import Axes
 
 from vosflow.errors import VosflowError
 from vosflow.report.figures import SERIES, STYLE, as_svg, make_panels
+from vosflow.training.rde.files import SAMPLES
 
-CURVES, SAMPLES = "curves.csv", "samples.png"
 PLOTTED = (("ce", "cross-entropy"), ("iou", "IoU of training clips"), ("held_out_J", "J of held-out clips"))
 
 

@@ -70,6 +70,34 @@ def list_differences(weights: Mapping[str, Tensor], wanted: Mapping[str, Tensor]
     return "; ".join(f"{len(keys)} {kind}: {_few(keys)}" for kind, keys in problems.items() if keys)
 
 
+def check_finite(weights: Mapping[str, Tensor], path: str | Path) -> None:
+    """Refuse weights with NaN or infinite values, of which a network makes empty masks, or random ones, and no error.
+
+    Called by whatever loads a network, with the tensors that it loads: what else a file holds, nobody computes with.
+
+    Args:
+        path: their file, for the message.
+
+    Raises:
+        VosflowError: names the first such tensor.
+    """
+    broken = [name for name, values in weights.items() if not _is_finite(values)]
+    if broken:
+        raise VosflowError(
+            f"there are NaN or infinite values in {len(broken)} of the checkpoint's {len(weights)} tensors "
+            f"({broken[0]}{', ...' if len(broken) > 1 else ''})",
+            path=path,
+            expected="finite weights: with these, masks would be empty or random, and nothing would say why",
+            remedy="the training that they are from diverged, or they were saved in a type too small for them: take an "
+            "earlier state of that training, or fetch the file again",
+        )
+
+
+def _is_finite(values: Tensor) -> bool:
+    """Whether all values are; a finite sum says so in a fifteenth of the time, an infinite one may be an overflow."""
+    return bool(values.sum().isfinite() or values.isfinite().all())
+
+
 def _few(keys: Iterable[str]) -> str:
     keys = sorted(keys)
     return ", ".join(keys[:SHOWN_KEYS]) + (", ..." if len(keys) > SHOWN_KEYS else "")

@@ -6,7 +6,8 @@ import csv
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from vosflow.training.planning import WORK, StageJob
+from vosflow.training.planning import StageJob
+from vosflow.training.rde.files import WORK
 
 
 def forecast_trainings(jobs: Iterable[StageJob]) -> Iterator[str]:

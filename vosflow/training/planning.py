@@ -15,6 +15,7 @@ from vosflow.datasets.training_sets import DAVIS_LIST, FLAT_SETS
 from vosflow.digest import canonical_json, code_digest, data_digest
 from vosflow.errors import VosflowError
 from vosflow.sources import FETCHED, dataset_source
+from vosflow.training.rde.files import CURVES, PLAN, WEIGHTS
 from vosflow.training.rde.settings import CHAINS, PRESETS, SETS, StageSettings
 from vosflow.training.rde.stage import SetFolder, StagePlan
 from vosflow.training.set_identity import describe_set
@@ -34,13 +35,13 @@ SPLITS = {
     "youtube": "youtubevos2019/train",
 }  # of the catalog, with other splits beside them
 IMAGENET = {"resnet50": "resnet50_imagenet", "resnet18": "resnet18_imagenet"}
-WEIGHTS, CURVES, WORK = "weights.safetensors", "curves.csv", "work.pt"
 PROCESS_MB, WORKER_MB = 6_000, 1_000  # full size: CUDA, the network and Adam's state; three batches of 150 MB
 
 # Imported where stages are trained, but nothing that weights follow from: how RDE-VOS tracks, other datasets and the
 # catalog, settings (whose values count instead), and what tells of the progress. A training takes weeks.
-NO_WEIGHTS = ("vosflow.trackers.rde", "vosflow.datasets", "vosflow.training.rde.settings") + tuple(
-    f"vosflow.training.rde.{name}" for name in ("continuing", "curves", "measuring", "saving", "stage", "telling")
+NO_WEIGHTS = ("vosflow.trackers.rde", "vosflow.datasets") + tuple(
+    f"vosflow.training.rde.{name}"
+    for name in ("continuing", "curves", "files", "measuring", "saving", "settings", "stage", "telling")
 )
 
 
@@ -77,7 +78,7 @@ class StageJob:
 
     @property
     def curves(self) -> str:
-        """File of its curves; samples.png lies beside it."""
+        """File of its curves."""
         return f"{self.folder}/{CURVES}"
 
     @property
@@ -147,7 +148,7 @@ def read_plan(plan: str, practical: str | None = None) -> StagePlan:
         raise VosflowError(
             f"not the plan of a stage ({type(error).__name__}: {error})",
             path=f"{place}, --practical",
-            expected="plan.json of a stage's folder, data/training/rde/stage{n}-{digest}, which its first job writes",
+            expected=f"{PLAN} of a stage's folder, data/training/rde/stage{{n}}-{{digest}}, which its first job writes",
             remedy="name that file, without --practical: what jobs take from environment variables is in it",
         ) from error
 
@@ -305,7 +306,7 @@ def _describe_own(kind: str, folder: str, key: str) -> dict[str, Any]:
             remedy=f"correct {key}: the stage that needs it may begin days from now",
         )
     try:
-        return describe_set(kind, folder)
+        found = describe_set(kind, folder)
     except OSError as error:
         raise VosflowError(
             f"the training set {kind} cannot be listed ({error})",
@@ -313,6 +314,14 @@ def _describe_own(kind: str, folder: str, key: str) -> dict[str, Any]:
             expected=", ".join(LAYOUTS[kind]),
             remedy=f"mount or correct the path at {key}, and have it readable",
         ) from error
+    if empty := [what for what in ("videos", "images") if found.get(what) == 0]:
+        raise VosflowError(
+            f"the training set {kind} has no {empty[0]}",
+            path=folder,
+            expected=f"{', '.join(LAYOUTS[kind])}, with {empty[0]} in them",
+            remedy=f"mount or correct the path at {key}",
+        )
+    return found
 
 
 def demo_sets_code() -> str:

@@ -11,9 +11,9 @@ from typing import Any
 
 from vosflow.digest import canonical_json
 from vosflow.training.forecast import progress
-from vosflow.training.planning import CURVES, WEIGHTS, WORK, StageJob
+from vosflow.training.planning import StageJob
+from vosflow.training.rde.files import CURVES, PLAN, WEIGHTS, WORK
 
-PLAN = "plan.json"
 ORIGIN = {
     "before": "the stage before it is another one",
     "imagenet": "the ImageNet weights are others",

@@ -10,12 +10,11 @@ every video shows, such as a frame that came or went, the job sees when it lists
 from __future__ import annotations
 
 import functools
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from vosflow.datasets.lists import read_names
+from vosflow.datasets.lists import file_stems, folder_names, read_names
 from vosflow.datasets.training_sets import DAVIS_LIST, FLAT_SETS, videos_folder
 from vosflow.digest import data_digest
 
@@ -43,10 +42,10 @@ def describe_set(kind: str, root: str) -> dict[str, Any]:
 
 def _describe_videos(kind: str, root: Path) -> dict[str, Any]:
     images, masks = (videos_folder(root, part) for part in ("JPEGImages", "Annotations"))
-    names = sorted(read_names(root / DAVIS_LIST)) if kind == "davis" else _folders(images)
+    names = sorted(read_names(root / DAVIS_LIST)) if kind == "davis" else folder_names(images)
     files = []
     for name in _some(names):
-        frames = sorted(set(_stems(images / name, ".jpg")) & set(_stems(masks / name, ".png")))
+        frames = sorted(file_stems(images / name, ".jpg") & file_stems(masks / name, ".png"))
         ends = [
             places / name / f"{frame}{suffix}"
             for frame in frames[:1] + frames[-1:]
@@ -57,9 +56,9 @@ def _describe_videos(kind: str, root: Path) -> dict[str, Any]:
 
 
 def _describe_images(root: Path) -> dict[str, Any]:
-    classes = _folders(root / "fss")
-    names = {folder: _stems(root / folder, ".jpg") for folder in FLAT_SETS}
-    shown = {f"fss/{name}": _stems(root / "fss" / name, ".jpg") for name in _some(classes)} | names
+    classes = folder_names(root / "fss")
+    names = {folder: sorted(file_stems(root / folder, ".jpg")) for folder in FLAT_SETS}
+    shown = {f"fss/{name}": sorted(file_stems(root / "fss" / name, ".jpg")) for name in _some(classes)} | names
     files = []
     for folder, images in shown.items():
         some = _some(images) if folder in FLAT_SETS else images[:1]
@@ -75,18 +74,6 @@ def _facts(what: str, count: int, names: object, files: object) -> dict[str, Any
 def _some(names: Sequence[str]) -> Sequence[str]:
     """Some of the names, evenly spread."""
     return names[:: max(1, -(-len(names) // LOOKED_INTO))]
-
-
-def _folders(folder: Path) -> list[str]:
-    """Names of the folders in a folder, sorted. What they are comes with their names: none is looked at."""
-    with os.scandir(folder) as entries:
-        return sorted(entry.name for entry in entries if not entry.name.startswith(".") and entry.is_dir())
-
-
-def _stems(folder: Path, suffix: str) -> list[str]:
-    """Names of the files with that suffix in a folder, sorted, without it; none if there is no such folder."""
-    names = os.listdir(folder) if folder.is_dir() else []
-    return sorted(name.removesuffix(suffix) for name in names if name.endswith(suffix))
 
 
 def _sizes(files: Sequence[Path]) -> list[int]:

@@ -8,7 +8,7 @@ from torch import Tensor
 from vosflow.errors import VosflowError
 from vosflow.trackers.base import Checkpoint
 from vosflow.trackers.rde.network import RdeNetwork
-from vosflow.trackers.state_dict import list_differences, read_state_dict
+from vosflow.trackers.state_dict import check_finite, list_differences, read_state_dict
 
 STEM = "value_encoder.conv1.weight"  # [width, image 3 + mask 1 + the others' masks 1, 7, 7]
 KEYS = "key_proj.key_proj.weight"
@@ -46,13 +46,7 @@ def build_network(checkpoint: Checkpoint, mode: str) -> tuple[RdeNetwork, list[s
         network = RdeNetwork(len(weights[STEM]), len(weights[KEYS]), compresses=compresses)
     if differences := list_differences(weights, network.state_dict()):
         raise _wrong(checkpoint, differences)
-    if broken := [name for name, values in weights.items() if not values.isfinite().all()]:
-        raise VosflowError(
-            f"{len(broken)} tensors of the checkpoint hold values that are no finite numbers ({broken[0]} and so on)",
-            path=checkpoint.path,
-            expected="finite weights: with these, masks would be empty from the second frame on",
-            remedy="the training that they are from diverged: take an earlier state of it, or fetch the file again",
-        )
+    check_finite(weights, checkpoint.path)
     network.load_state_dict(weights, assign=True)
     if mode == "stm":
         network.mem_compress = None  # else it would be compiled, and lie in the GPU's memory, for nothing

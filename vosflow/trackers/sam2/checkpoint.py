@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from vosflow.errors import VosflowError
 from vosflow.trackers.base import Checkpoint
-from vosflow.trackers.state_dict import list_differences, read_state_dict
+from vosflow.trackers.state_dict import check_finite, list_differences, read_state_dict
 
 MEMORY_TABLE = "maskmem_tpos_enc"
 
@@ -42,7 +42,7 @@ def load_weights(model: nn.Module, weights: dict[str, Tensor], checkpoint: Check
     """Load `weights` into `model`: every tensor of both, none of another shape.
 
     Raises:
-        VosflowError: they do not fit; names a few keys and both files.
+        VosflowError: they do not fit (names a few keys and both files), or are not finite.
     """
     if differences := list_differences(weights, model.state_dict()):
         raise VosflowError(
@@ -52,4 +52,5 @@ def load_weights(model: nn.Module, weights: dict[str, Tensor], checkpoint: Check
             remedy="pair the files as their publisher does: sam2.1_hiera_tiny.pt with "
             "configs/sam2.1/sam2.1_hiera_t.yaml, small with _s, base_plus with _b+, large with _l",
         )
+    check_finite(weights, checkpoint.path)
     model.load_state_dict(weights)

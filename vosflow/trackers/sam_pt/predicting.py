@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from vosflow.trackers.sam_pt.clip import Clip
-from vosflow.trackers.sam_pt.following import PointFollower
+from vosflow.trackers.sam_pt.following import PointFollower, Trajectories
 from vosflow.trackers.sam_pt.prompting import Prediction, Prompter
 from vosflow.trackers.sam_pt.reinit import choose_frames
 from vosflow.trackers.sam_pt.settings import Settings
@@ -21,7 +21,7 @@ Sampler = Callable[[Clip, np.ndarray, Sequence[int], Sequence[int]], np.ndarray]
 
 @dataclass(frozen=True)
 class Objects:
-    """Objects that know of each other: ids, the frame of each one's query, and its mask, bool [O, H, W]."""
+    """Objects of a video: ids, the frame of each one's query, and its mask, bool [O, H, W]."""
 
     ids: Sequence[int]
     starts: Sequence[int]
@@ -30,10 +30,9 @@ class Objects:
     def __len__(self) -> int:
         return len(self.ids)
 
-    def batches(self, most: int) -> list[Objects]:
-        """At most `most` objects each."""
-        cuts = [slice(k, k + most) for k in range(0, len(self), most)]
-        return [Objects(self.ids[cut], self.starts[cut], self.masks[cut]) for cut in cuts]
+    def part(self, cut: slice) -> Objects:
+        """Some of them."""
+        return Objects(self.ids[cut], self.starts[cut], self.masks[cut])
 
 
 @dataclass
@@ -65,26 +64,32 @@ class Predictor:
             at_start: also on the frame of an object's query, where nobody needs it if its mask is given.
             frames: those that are needed. On others there may be none: SAM looks at each frame by itself.
         """
-        everyone = max(1, len(objects))
-        batches = objects.batches(self._settings.masks_batch_size if self._settings.compat == "published" else everyone)
+        cuts = self._settings.batches(len(objects))
         if self._settings.use_point_reinit:
-            tracks = [self._predict_anew(batch) for batch in batches]
+            tracks = [self._predict_anew(objects.part(cut)) for cut in cuts]
         else:
-            tracks = [self._predict_once(batch, at_start, frames) for batch in batches]
-        firsts = np.cumsum([0, *map(len, batches[:-1])]).tolist()
+            points = self._follow_all(objects)
+            tracks = [self._predict_once(objects.part(cut), points.part(cut), at_start, frames) for cut in cuts]
         for parts in zip(*tracks, strict=True):
-            yield {first + k: one for first, part in zip(firsts, parts, strict=True) for k, one in part.items()}
+            yield {cut.start + k: one for cut, part in zip(cuts, parts, strict=True) for k, one in part.items()}
+
+    def _follow_all(self, objects: Objects) -> Trajectories:
+        """Each object's points, followed through the whole clip.
+
+        Together also those of objects that do not know of each other, for point trackers that need no more time then.
+        """
+        queries = self._sample(self._clip, objects.masks, objects.starts, objects.ids)
+        return self._follow(self._clip, queries, objects.masks, objects.ids)
 
     def _predict_once(
-        self, objects: Objects, at_start: bool, frames: Collection[int]
+        self, objects: Objects, points: Trajectories, at_start: bool, frames: Collection[int]
     ) -> Iterator[dict[int, Prediction]]:
-        """Each object's points are followed through the whole clip."""
-        queries = self._sample(self._clip, objects.masks, objects.starts, objects.ids)
-        points = self._follow(self._clip, queries, objects.masks)
+        """What SAM makes of points that were followed through the whole clip."""
         for index in range(len(self._clip)):
             wanted = [k for k, start in enumerate(objects.starts) if start < index or (at_start and start == index)]
             wanted = wanted if index in frames else []
-            yield self._prompter.predict(self._clip, index, points.positions[index], points.visibility[index], wanted)
+            places = points.positions[index], points.visibility[index]
+            yield self._prompter.predict(self._clip, index, *places, objects.ids, wanted)
 
     def _predict_anew(self, objects: Objects) -> Iterator[dict[int, Prediction]]:
         """Points are followed for a window, then sampled anew from a mask in it, and so on.
@@ -103,17 +108,18 @@ class Predictor:
     def _track_window(self, windows: _Windows, ids: Sequence[int], start: int, active: np.ndarray) -> None:
         """Predict the `active` objects in the window that begins with frame `start`, and set where they start again."""
         s, clip = self._settings, self._clip
+        active_ids = [ids[k] for k in active]
         end = min(start + s.reinit_horizon, len(clip))
         part = clip.part(start, start + s.reinit_point_tracker_horizon)
         queries = windows.queries[active] - np.array([start, 0, 0], np.float32)
         given = windows.masks[active]
         if s.compat == "published" and self._follow.matches_masks:
-            given = self._ask_for_masks(start, queries)
-        points = self._follow(part, queries, given, start)
+            given = self._ask_for_masks(start, queries, active_ids)
+        points = self._follow(part, queries, given, active_ids, start)
         masks = np.zeros((len(active), end - start, clip.height, clip.width), bool)
         for i in range(end - start):
-            everyone = range(len(active))
-            found = self._prompter.predict(clip, start + i, points.positions[i], points.visibility[i], everyone)
+            places = points.positions[i], points.visibility[i]
+            found = self._prompter.predict(clip, start + i, *places, active_ids, range(len(active)))
             windows.waiting.setdefault(start + i, {}).update({int(active[k]): one for k, one in found.items()})
             for k, one in found.items():
                 if one.logits is not None:
@@ -135,11 +141,12 @@ class Predictor:
             clip, windows.masks[again], windows.starts[again].tolist(), [ids[k] for k in again]
         )
 
-    def _ask_for_masks(self, index: int, queries: np.ndarray) -> np.ndarray:
+    def _ask_for_masks(self, index: int, queries: np.ndarray, ids: Sequence[int]) -> np.ndarray:
         """The masks that SAM makes of objects' query points on frame `index`, each by itself: bool [O, H, W]."""
         masks = np.zeros((len(queries), self._clip.height, self._clip.width), bool)
-        for mask, points in zip(masks, queries[:, None, :, 1:], strict=True):
-            found = self._prompter.predict(self._clip, index, points, np.ones(points.shape[:2], np.int8), [0])[0]
+        for mask, points, k in zip(masks, queries[:, None, :, 1:], ids, strict=True):
+            visible = np.ones(points.shape[:2], np.int8)
+            found = self._prompter.predict(self._clip, index, points, visible, [k], [0])[0]
             if found.logits is not None:
                 mask[:] = (found.logits > 0).cpu().numpy()
         return masks

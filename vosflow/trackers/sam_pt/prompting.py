@@ -94,14 +94,21 @@ class Prompter:
 
     @torch.inference_mode()
     def predict(
-        self, clip: Clip, index: int, positions: np.ndarray, visibility: np.ndarray, wanted: Sequence[int]
+        self,
+        clip: Clip,
+        index: int,
+        positions: np.ndarray,
+        visibility: np.ndarray,
+        ids: Sequence[int],
+        wanted: Sequence[int],
     ) -> dict[int, Prediction]:
         """Masks of objects on frame `index` of `clip`.
 
         Args:
             positions: float32 [O, P, 2] on this frame, of all objects that know of each other.
             visibility: int8 [O, P].
-            wanted: which of the O objects.
+            ids: of the O objects.
+            wanted: which of them, from 0.
 
         Returns:
             {object: prediction} of those wanted.
@@ -109,7 +116,7 @@ class Prompter:
         predictions = dict.fromkeys(wanted, Prediction(None, None))
         by_counts: dict[tuple[int, int], dict[int, np.ndarray]] = {}
         for k in wanted:
-            prompt = self._prompt(index, positions, visibility, k)
+            prompt = self._prompt(index, positions, visibility, ids, k)
             if len(prompt.points):
                 by_counts.setdefault((prompt.positives, len(prompt.points)), {})[k] = prompt.points
         for (positives, _), points in by_counts.items():
@@ -121,8 +128,8 @@ class Prompter:
                     predictions[k] = Prediction(None if value < self._settings.sam_iou_threshold else mask, value)
         return predictions
 
-    def _prompt(self, index: int, positions: np.ndarray, visibility: np.ndarray, k: int) -> Prompt:
-        """An object's visible points, and those of the others that are on them."""
+    def _prompt(self, index: int, positions: np.ndarray, visibility: np.ndarray, ids: Sequence[int], k: int) -> Prompt:
+        """The visible points of object `k`, and those of the others that are on them."""
         s = self._settings
         visible = visibility == Visibility.VISIBLE
         own = positions[k][visible[k]]
@@ -134,7 +141,7 @@ class Prompter:
         off = np.concatenate([own[:0], *others])
         most = s.max_other_objects_positive_points
         if most is not None and len(off) > most:
-            off = off[generator(s.seed, self._video, index, k, "others").permutation(len(off))[:most]]
+            off = off[generator(s.seed, self._video, ids[k], index, "others").permutation(len(off))[:most]]
         return Prompt(np.concatenate([own, off]), positives)
 
     def _decode(self, clip: Clip, index: int, points: np.ndarray, positives: int) -> tuple[Tensor, Tensor]:

@@ -67,7 +67,9 @@ class Settings(TrackerSettings):
         add_other_objects_positive_points_as_negative_points: when SAM is asked for one object.
         max_other_objects_positive_points: at most so many, drawn at random; None: all.
         point_tracker_mask_batch_size: objects that are tracked in one call of the point tracker. Part of the method
-            where points influence each other (CoTracker), else a matter of memory.
+            where points influence each other (CoTracker), else a matter of memory; optical flow (RAFT) and matches
+            (SuperGlue) are computed once for all objects whatever it says. (The authors' code refuses SuperGlue for
+            more objects than that.)
         masks_batch_size: objects that know of each other, under compat published.
         sam_iou_threshold: below this predicted IoU the object has no mask on a frame.
         iterative_refinement_iterations: of SAM, each with the last mask and its box, after the first.
@@ -80,7 +82,10 @@ class Settings(TrackerSettings):
             as many.
         longest_size: pixels of the longest side of the frames that are worked on. size: of the shortest one instead.
         max_num_masks: objects proposed on the first frame, where the dataset gives no prompts.
-        seed: of all that is drawn. Each object of each video has random numbers of its own.
+        seed: of all that is drawn: query points, which matches of SuperGlue are taken, which points of other objects.
+            Each object of each video has random numbers of its own, also under compat published: others, batches and
+            shards change nothing in them. The authors draw from one sequence for all objects and videos of a run, so
+            that the same seed gives other points than theirs.
         precision: of SAM. The authors use float32, for video instance segmentation automatic mixed precision (float16).
     """
 
@@ -155,6 +160,11 @@ class Settings(TrackerSettings):
                 "of a window"
             )
         return self
+
+    def batches(self, objects: int) -> list[slice]:
+        """Which of so many objects know of each other: `masks_batch_size` in a row, under compat fixed all."""
+        most = self.masks_batch_size if self.compat == "published" else max(1, objects)
+        return [slice(k, min(k + most, objects)) for k in range(0, objects, most)]
 
     def precision_on(self, device: str) -> str:
         """See `TrackerSettings.precision_on`."""

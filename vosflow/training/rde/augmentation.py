@@ -107,8 +107,8 @@ def random_box(size: tuple[int, int], rng: np.random.Generator, area: tuple[floa
         w, h = round(math.sqrt(wanted * ratio)), round(math.sqrt(wanted / ratio))
         if 0 < w <= width and 0 < h <= height:
             return int(rng.integers(0, height - h + 1)), int(rng.integers(0, width - w + 1)), h, w
-    side = min(width, height)
-    return (height - side) // 2, (width - side) // 2, side, side
+    w, h = min(width, round(height * 4 / 3)), min(height, round(width * 4 / 3))  # the largest one in the middle
+    return (height - h) // 2, (width - w) // 2, h, w
 
 
 def perturb_mask(mask: np.ndarray, rng: np.random.Generator, lowest_iou: float) -> np.ndarray:

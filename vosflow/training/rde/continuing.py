@@ -13,7 +13,8 @@ import torch.distributed as dist
 
 from vosflow.datasets.training_sets import ImagePair
 from vosflow.errors import VosflowError
-from vosflow.training.rde.saving import PLAN, SETS, WORK, write_aside
+from vosflow.training.rde.files import PLAN, SETS, WORK
+from vosflow.training.rde.saving import write_aside
 from vosflow.training.rde.sets import VideoSet
 from vosflow.training.rde.stage import StagePlan
 

@@ -38,12 +38,12 @@ def curves_text(rows: Sequence[Row]) -> str:
 
 
 class TensorBoard:
-    """Writes rows as events for TensorBoard; those after `start` that a killed process wrote are hidden."""
+    """Writes rows as events for TensorBoard; those that a killed process wrote are hidden from iteration `first` on."""
 
-    def __init__(self, folder: Path, start: int) -> None:
+    def __init__(self, folder: Path, first: int) -> None:
         from tensorboardX import SummaryWriter
 
-        self._writer = SummaryWriter(str(folder), purge_step=start + 1)
+        self._writer = SummaryWriter(str(folder), purge_step=first)
 
     def add(self, row: Row) -> None:
         """Write one row."""

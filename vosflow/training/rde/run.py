@@ -15,9 +15,9 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
-from vosflow.errors import VosflowError, cannot_write
+from vosflow.errors import VosflowError
 from vosflow.gpu import end_with_parent, resolve_device
-from vosflow.training.rde.saving import remove_leftovers
+from vosflow.training.rde.saving import cannot_save, remove_leftovers
 from vosflow.training.rde.stage import StagePlan
 from vosflow.training.rde.telling import Telling
 from vosflow.training.rde.trainer import Group, StageTraining
@@ -98,7 +98,7 @@ def _hold(folder: Path) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
         file = open(path, "a+", encoding="utf-8")  # noqa: SIM115
     except OSError as error:
-        raise cannot_write(path, error) from error
+        raise cannot_save(path, error) from error
     with file:
         try:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

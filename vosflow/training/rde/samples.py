@@ -60,7 +60,7 @@ class Samples(Dataset):
 
     def __getitem__(self, index: int) -> Sample | VosflowError:
         try:
-            return self._draw(self._positions[index])
+            return self._draw(int(self._positions[index]))
         except VosflowError as error:
             return error
 

@@ -11,9 +11,7 @@ from typing import Any
 import torch
 
 from vosflow.errors import DiskError
-
-WORK, WEIGHTS, CURVES, SAMPLES, EVENTS = "work.pt", "weights.safetensors", "curves.csv", "samples.png", "tensorboard"
-PLAN, SETS = "plan.json", "sets.json"
+from vosflow.training.rde.files import CURVES, PLAN, SAMPLES, SETS, WEIGHTS, WORK
 
 
 def write_aside(path: Path, write: Callable[[Path], object]) -> None:
@@ -31,7 +29,7 @@ def write_aside(path: Path, write: Callable[[Path], object]) -> None:
         os.replace(aside, path)
     except OSError as error:
         aside.unlink(missing_ok=True)
-        raise _cannot_write(path, error) from error
+        raise cannot_save(path, error) from error
 
 
 def remove_leftovers(folder: Path) -> None:
@@ -52,7 +50,8 @@ def save_state(state: dict[str, Any], path: Path) -> None:
             raise
 
 
-def _cannot_write(path: Path, error: OSError) -> DiskError:
+def cannot_save(path: Path, error: OSError) -> DiskError:
+    """The error to raise when a file of a stage cannot be written."""
     full = error.errno in (errno.ENOSPC, errno.EDQUOT)
     return DiskError(
         "the disk (or your quota) is full" if full else f"cannot be written ({error})",

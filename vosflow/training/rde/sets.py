@@ -10,7 +10,6 @@ Frames of YouTube-VOS, most of 720p, are resized to 480p when they are read. The
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from vosflow.datasets.lists import folder_names, read_names
+from vosflow.datasets.lists import file_stems, folder_names, read_names
 from vosflow.datasets.training_sets import DAVIS_LIST, ImagePair, list_static_images, videos_folder
 from vosflow.errors import VosflowError
 from vosflow.training.rde.augmentation import Pair
@@ -89,7 +88,7 @@ def _list_videos(images: Path, masks: Path, names: Sequence[str] | None) -> dict
     """Frames with masks of each video; videos with fewer than three are left out, and it is said so."""
     videos, short = {}, []
     for name in sorted(names if names is not None else folder_names(images)):
-        frames = sorted(_stems(images / name, ".jpg") & _stems(masks / name, ".png"))
+        frames = sorted(file_stems(images / name, ".jpg") & file_stems(masks / name, ".png"))
         if not frames:
             raise VosflowError(
                 "the video has no frames with masks",
@@ -118,12 +117,6 @@ def _list_videos(images: Path, masks: Path, names: Sequence[str] | None) -> dict
             flush=True,
         )
     return videos
-
-
-def _stems(folder: Path, suffix: str) -> set[str]:
-    """Names of the files in a folder, without their suffix; each kept once however many folders have it."""
-    names = os.listdir(folder) if folder.is_dir() else []
-    return {sys.intern(name.removesuffix(suffix)) for name in names if name.endswith(suffix)}
 
 
 def draw_frames(video: VideoSet, name: str, rng: np.random.Generator, count: int, jump: int) -> list[tuple[Path, Path]]:

@@ -10,7 +10,7 @@ from torch import nn
 
 from vosflow.errors import VosflowError
 from vosflow.trackers.rde.network import MemoryCompression, RdeNetwork
-from vosflow.trackers.state_dict import list_differences, read_state_dict
+from vosflow.trackers.state_dict import check_finite, list_differences, read_state_dict
 from vosflow.training.rde.passes import Batch
 from vosflow.training.rde.settings import StageSettings
 
@@ -30,7 +30,7 @@ def first_network(
             widths.) Batch normalisation, which is frozen, then takes its statistics from `calibration`.
 
     Raises:
-        VosflowError: files missing, damaged, or of other networks.
+        VosflowError: files missing, damaged, not finite, or of other networks.
     """
     torch.manual_seed(seed)
     network = RdeNetwork(width, key_channels, compresses=False, others=False)
@@ -60,7 +60,7 @@ def next_network(stage: int, path: str | Path, width: int, key_channels: int, se
     iterations, which their loss scale skips (issue 2 of their repository); so does the trainer here.
 
     Raises:
-        VosflowError: weights missing, damaged, of another width, or of a stage that cannot come before.
+        VosflowError: weights missing, damaged, not finite, of another width, or of a stage that cannot come before.
     """
     weights = read_state_dict(Path(path), "RDE-VOS", under="network")
     torch.manual_seed(settings.seed + stage)
@@ -84,6 +84,7 @@ def next_network(stage: int, path: str | Path, width: int, key_channels: int, se
         weights |= {f"{COMPRESSION}{name}": tensor for name, tensor in fresh.items()}
     if differences := list_differences(weights, network.state_dict()):
         raise _unfitting(path, differences, width)
+    check_finite(weights, path)
     network.load_state_dict(weights)
     return network
 
@@ -129,6 +130,7 @@ def _load_resnet(part: nn.Module, path: Path, name: str) -> None:
             expected=f"torchvision's {name}, and a network of width 64",
             remedy=f"fetch {name}_imagenet of the catalog; for other widths say backbone: random",
         )
+    check_finite(given, path)
     part.load_state_dict(given)
 
 

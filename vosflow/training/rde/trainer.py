@@ -8,12 +8,14 @@ An iteration whose loss or gradient is not finite changes no weights, at any pre
 scale leaves such steps out, and for a while there are some when SAM begins at random (issue 2 of their repository).
 Their SAM overflows in float16 where this one, in float32, gives a finite loss with a huge gradient. So, where it is not
 clipped, a huge gradient is skipped as well: Adam would remember its square for ten thousands of iterations, and hardly
-move those weights. The curves count what is skipped. A work file is written of a state whose next iteration is sound:
-from there training can go on. (Of the last one where none follows: the stage ends, or a clip cannot be read.)
+move those weights. The curves count what is skipped. Only a state from which an iteration is sound is written, to the
+work file and in the end as weights. Where none follows, one is computed up to its gradient: in the end with clips that
+would come next, and where a clip cannot be read with those of the iteration before.
 """
 
 from __future__ import annotations
 
+import itertools
 import sys
 import time
 from collections.abc import Iterator
@@ -33,10 +35,11 @@ from vosflow.digest import data_digest
 from vosflow.errors import VosflowError
 from vosflow.training.rde.continuing import begin_or_compare, check_agreement, check_plan, list_facts
 from vosflow.training.rde.curves import Row, TensorBoard, curves_text
+from vosflow.training.rde.files import CURVES, EVENTS, SAMPLES, WEIGHTS, WORK
 from vosflow.training.rde.measuring import mean_iou, measure, write_samples
 from vosflow.training.rde.passes import Batch, TrainingPass
 from vosflow.training.rde.samples import Samples, collate
-from vosflow.training.rde.saving import CURVES, EVENTS, SAMPLES, WEIGHTS, WORK, save_state, write_aside
+from vosflow.training.rde.saving import save_state, write_aside
 from vosflow.training.rde.schedules import counted_share, learning_rate
 from vosflow.training.rde.sets import read_set
 from vosflow.training.rde.stage import StagePlan
@@ -60,6 +63,21 @@ class Group:
     def leads(self) -> bool:
         """Whether this process writes files and reports."""
         return self.rank == 0
+
+
+@dataclass(frozen=True)
+class Gradient:
+    """What was computed of a batch; the gradient itself is at the weights.
+
+    Attributes:
+        numbers: for the curves: the loss, its terms, IoU.
+        norm: of the gradient. It and the numbers are means over the processes.
+        sound: it may change weights.
+    """
+
+    numbers: dict[str, float]
+    norm: float
+    sound: bool
 
 
 class StageTraining:
@@ -107,16 +125,21 @@ class StageTraining:
             begin_or_compare(self.folder, plan, facts)
 
     def run(self, telling: Telling, stop_at: int | None = None) -> None:
-        """Train to the end, or up to the iteration `stop_at`; writes all files."""
+        """Train to the end, or up to the iteration `stop_at`; writes all files.
+
+        Raises:
+            VosflowError: a clip cannot be read, losses or gradients are not finite any more, or the disk is full.
+        """
         end = min(self.settings.iterations, stop_at or self.settings.iterations)
         cv2.setNumThreads(1)
-        board = TensorBoard(self.folder / EVENTS, self.iteration) if self.group.leads else None
+        board = TensorBoard(self.folder / EVENTS, self.iteration + 1 if self.rows else 0) if self.group.leads else None
         if not self.rows:
             self._tell({"iteration": 0, **self._measurement()}, telling, board)
         start = since = self.iteration
         began = time.perf_counter()
-        for batch in self._batches(end):
-            self._end_together(batch)
+        batches, last = self._batches(end + 1 + BROKEN_STEPS), None
+        for batch in itertools.islice(batches, end - start):
+            self._end_together(batch, last)
             self._recent.append(self.update(batch))
             measures = self._is_due(self.settings.measure_every, self.settings.iterations)
             if measures or self._is_due(self.settings.log_every, end):
@@ -126,8 +149,9 @@ class StageTraining:
                 self._recent, began, since = [], time.perf_counter(), self.iteration
             telling.advance(self.iteration)
             self._save_is_due |= self.iteration % self.settings.save_every == 0
+            last = batch
         if self.iteration > start:
-            self.save()
+            self._save_sound(batches, last)
         if board is not None:
             board.close()
         if self.iteration == self.settings.iterations:
@@ -136,10 +160,24 @@ class StageTraining:
     def _is_due(self, every: int, end: int) -> bool:
         return self.iteration % every == 0 or self.iteration == end
 
-    def _end_together(self, batch: Batch | VosflowError) -> None:
+    def _save_sound(self, batches: Iterator[Batch | VosflowError], last: Batch) -> None:
+        """Save the state if the next iteration would be sound, or one after it: the loss scale may have to come down.
+
+        Raises:
+            VosflowError: none of many would be. What was saved before stays.
+        """
+        for batch in batches:
+            self._end_together(batch, last)
+            gradient = self._gradient(batch)
+            if gradient.sound:
+                return self.save()
+            self._conclude(gradient)
+
+    def _end_together(self, batch: Batch | VosflowError, last: Batch | None) -> None:
         """If a process has an error in place of a batch, save and raise it; the others, which have none, end as well.
 
-        Else they would wait for its gradients, and the first one could not save.
+        Else they would wait for its gradients, and the first one could not save. Saved is what is sound with the `last`
+        batch; without one nothing has changed since this job began.
         """
         failed = isinstance(batch, VosflowError)
         if self.group.size > 1:
@@ -148,7 +186,7 @@ class StageTraining:
             failed = bool(count)
         if not failed:
             return
-        if not self._broken:
+        if last is not None and self._gradient(last).sound:
             self.save()
         if self.group.size > 1:
             dist.barrier()  # whoever starts the processes kills all of them when one has ended
@@ -160,35 +198,59 @@ class StageTraining:
         Raises:
             VosflowError: the loss or the gradient is not finite, nor were those of many iterations before.
         """
-        settings, batch = self.settings, batch.to(self.group.device)
-        rate, share = learning_rate(settings, self.iteration), counted_share(settings, self.iteration)
+        settings = self.settings
+        rate = learning_rate(settings, self.iteration)
         for parameters in self.optimizer.param_groups:
             parameters["lr"] = rate
-        enabled = self._precision != torch.float32
-        with torch.autocast(self.group.device, dtype=self._precision if enabled else None, enabled=enabled):
-            passed = self._parallel(batch, share)
-        self.optimizer.zero_grad(set_to_none=True)
-        self.scaler.scale(passed.loss).backward()
-        self.scaler.unscale_(self.optimizer)
-        weights = list(self.step.parameters())
-        norm = nn.utils.get_total_norm([weight.grad for weight in weights if weight.grad is not None])
-        terms = {name: float(term) for name, term in passed.terms.items()}
-        iou = mean_iou(passed.predicted, batch.labels[:, 1:], batch.objects)
-        numbers = {"loss": float(passed.loss.detach()), **terms, "iou": iou, "norm": float(norm)}
-        numbers = self._over_processes(numbers)
-        mean_norm = numbers.pop("norm")  # of one gradient, whose norm may differ in last bits from GPU to GPU
-        largest = LARGEST if settings.clip_gradient is None else np.finfo(np.float32).max
-        sound = bool(np.isfinite(numbers["loss"]) and mean_norm <= largest)  # so all processes decide the same
-        if sound:
+        gradient = self._gradient(batch)
+        if gradient.sound:
             if self._save_is_due:
                 self.save()
             if settings.clip_gradient is not None:
-                nn.utils.clip_grads_with_norm_(weights, settings.clip_gradient, norm)
+                norm = torch.tensor(gradient.norm, device=self.group.device)
+                nn.utils.clip_grads_with_norm_(self.step.parameters(), settings.clip_gradient, norm)
             self.scaler.step(self.optimizer)
-        self._count(sound, numbers["loss"], mean_norm)
-        self.scaler.update()
+        self._conclude(gradient)
+        share = counted_share(settings, self.iteration)
         self.iteration += 1
-        return {"learning_rate": rate, "counted_share": share, **numbers, "skipped": float(not sound)}
+        return {
+            "learning_rate": rate,
+            "counted_share": share,
+            **gradient.numbers,
+            "skipped": float(not gradient.sound),
+        }
+
+    def _gradient(self, batch: Batch) -> Gradient:
+        """The gradient of a batch, as it is in the current iteration."""
+        batch = batch.to(self.group.device)
+        enabled = self._precision != torch.float32
+        with torch.autocast(self.group.device, dtype=self._precision if enabled else None, enabled=enabled):
+            passed = self._parallel(batch, counted_share(self.settings, self.iteration))
+        self.optimizer.zero_grad(set_to_none=True)
+        self.scaler.scale(passed.loss).backward()
+        self.scaler.unscale_(self.optimizer)
+        gradients = [weight.grad for weight in self.step.parameters() if weight.grad is not None]
+        terms = {name: float(term) for name, term in passed.terms.items()}
+        iou = mean_iou(passed.predicted, batch.labels[:, 1:], batch.objects)
+        norm = float(nn.utils.get_total_norm(gradients))
+        numbers = self._over_processes({"loss": float(passed.loss.detach()), **terms, "iou": iou, "norm": norm})
+        norm = numbers.pop("norm")  # which may differ in last bits from GPU to GPU, and all must decide the same
+        largest = LARGEST if self.settings.clip_gradient is None else np.finfo(np.float32).max
+        return Gradient(numbers, norm, bool(np.isfinite(numbers["loss"]) and norm <= largest))
+
+    def _conclude(self, gradient: Gradient) -> None:
+        """Count how many gradients were not sound, one after the other, and move the loss scale."""
+        self._broken = 0 if gradient.sound else self._broken + 1
+        if self._broken > min(BROKEN_STEPS, self.settings.iterations - 1):
+            raise VosflowError(
+                f"the loss is {gradient.numbers['loss']} in iteration {self.iteration} of stage {self.plan.stage}, the "
+                f"norm of its gradient {gradient.norm}, and so it was {self._broken} times, one after the other",
+                path=self.folder / WORK,
+                expected=f"finite numbers, and without clip_gradient a norm of {LARGEST:g} at most",
+                remedy="the work file, if there is one, holds the last state with finite ones: start again. If it ends "
+                "so again, train the stage with a lower learning_rate, with clip_gradient: 1 or compression: average",
+            )
+        self.scaler.update()
 
     def _over_processes(self, numbers: dict[str, float]) -> dict[str, float]:
         """Means over the processes: curves are of whole batches, and a loss that is not finite is so for all."""
@@ -266,7 +328,7 @@ class StageTraining:
         """The batches of this process from the current iteration up to `end`, or an error in place of one."""
         settings, group = self.settings, self.group
         positions = np.arange(end * group.size * settings.batch_size).reshape(end, group.size, settings.batch_size)
-        samples = Samples(self._sets, settings, positions[self.iteration :, group.rank].ravel().tolist())
+        samples = Samples(self._sets, settings, positions[self.iteration :, group.rank].ravel())
         loader = DataLoader(
             samples,
             settings.batch_size,
@@ -285,18 +347,6 @@ class StageTraining:
         if not samples:  # none can be read, and all are skipped
             return {}
         return {"held_out_J": measure(self.step, samples, self.settings.batch_size, self.group.device)}
-
-    def _count(self, sound: bool, loss: float, norm: float) -> None:
-        self._broken = 0 if sound else self._broken + 1
-        if self._broken > min(BROKEN_STEPS, self.settings.iterations - 1):
-            raise VosflowError(
-                f"the loss is {loss} in iteration {self.iteration} of stage {self.plan.stage}, the norm of its "
-                f"gradient {norm}, and so it was for {self._broken} iterations",
-                path=self.folder / WORK,
-                expected=f"finite numbers, and without clip_gradient a norm of {LARGEST:g} at most",
-                remedy="the work file, if there is one, holds the last state with finite ones: start again. If it ends "
-                "so again, train the stage with a lower learning_rate, with clip_gradient: 1 or compression: average",
-            )
 
     def _tell(self, row: dict[str, float], telling: Telling, board: TensorBoard | None) -> None:
         self.rows.append(row)

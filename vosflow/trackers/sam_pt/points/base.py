@@ -46,12 +46,14 @@ class PointTracker(Protocol):
         weights: what it needs, by role: usually {"point_tracker": Part(network=..., checkpoint=...)}.
 
     A method that matches masks instead of following points sets `matches_masks = True` and has, instead of `track`,
-    `track_masks(clip, masks, frames, count, generator) -> Tracks`: masks bool [O, H, W], each on frame `frames[o]` of
-    the clip, `count` points for each (N = O * count, object by object), and a numpy Generator for what is random. It
-    is called a second time with the masks inverted if negative points are wanted.
+    `track_masks(clip, masks, frames, count, generators) -> Tracks`: masks bool [O, H, W], each on frame `frames[o]` of
+    the clip, `count` points for each (N = O * count, object by object), and for each a numpy Generator for what is
+    random, so that other objects change nothing in it. It gets the masks of all objects in one call, and is called a
+    second time with the masks inverted if negative points are wanted.
 
     A method whose work is all on the frames, however many points there are (optical flow), sets
-    `costs_by_frames = True`: it gets the points of all objects in one call.
+    `costs_by_frames = True`: it gets the points of all objects in one call, also of those that otherwise do not know
+    of each other.
     """
 
     Settings: ClassVar[type[PointTrackerSettings]]

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from vosflow.errors import VosflowError
 from vosflow.trackers.base import Checkpoint
 from vosflow.trackers.sam_pt.clip import Clip
-from vosflow.trackers.state_dict import list_differences, read_state_dict
+from vosflow.trackers.state_dict import check_finite, list_differences, read_state_dict
 
 Network = TypeVar("Network", bound=nn.Module)
 StateDict = dict[str, Tensor]
@@ -36,7 +36,7 @@ def load_network(
         rename: from the names in the file, without `module.` in front, to those of the network.
 
     Raises:
-        VosflowError: weights missing, damaged, or of another network.
+        VosflowError: weights missing, damaged, not finite, or of another network.
     """
     weights = read_state_dict(checkpoint.path, name, under)
     inner = {key.removeprefix(f"{under}/"): value for key, value in weights.items() if key.startswith(f"{under}/")}
@@ -50,6 +50,7 @@ def load_network(
             expected=f"weights of {name}, with the names of parameters that its authors gave them",
             remedy="name weights of this network (python scripts/fetch.py --list), or another point tracker",
         )
+    check_finite(weights, checkpoint.path)
     network.load_state_dict(weights, assign=True)
     return network.eval().requires_grad_(False)
 

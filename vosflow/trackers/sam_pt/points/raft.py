@@ -6,6 +6,7 @@ computes in float32.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 SMALLEST_SIDE = 128
 PAIRS_PER_ARTEFACT = 8
+KEPT_BYTES = 256 * 2**20  # of flows, 54 pairs of 1024 x 576 pixels: more than a window of SAM-PT-reinit has
 FLOW_CODE = ("vosflow.trackers.sam_pt.points.raft_network",)
 
 
@@ -46,6 +48,7 @@ class Raft:
         self.settings = settings
         self.checkpoint = checkpoints["point_tracker"]
         self.device = device
+        self._kept: OrderedDict[tuple[str, str], np.ndarray] = OrderedDict()  # flows by digests of both frames
 
     def load(self) -> None:
         """Load the weights. Raises VosflowError for weights of another network."""
@@ -55,6 +58,8 @@ class Raft:
 
     def track(self, clip: Clip, queries: np.ndarray, artefacts: Artefacts) -> Tracks:
         """See `PointTracker.track`. Flows are artefacts of kind "flow", several pairs of frames each.
+
+        Those used last stay in memory: windows that overlap do not compute them again, disk or no disk.
 
         Raises:
             VosflowError: frames of less than 128 pixels a side.
@@ -74,21 +79,31 @@ class Raft:
         first = queries[:, 0].astype(int)
         positions = np.zeros((len(clip), len(queries), 2), np.float32)
         positions[first, np.arange(len(queries))] = queries[:, 1:]
-        flows = np.empty(0)
         for t in range(first.min(initial=len(clip)), len(clip) - 1):
-            block, pair = divmod(t, PAIRS_PER_ARTEFACT)
-            if pair == 0 or not len(flows):
-                flows = self._flows(clip, block * PAIRS_PER_ARTEFACT, artefacts)
             moving = first <= t
             places = torch.from_numpy(positions[t, moving])
-            motion = sample_bilinear(torch.from_numpy(flows[pair])[None], places[None])[0]
+            motion = sample_bilinear(torch.from_numpy(self._flow(clip, t, artefacts))[None], places[None])[0]
             positions[t + 1, moving] = (places + motion).numpy()
         inside = (positions >= 0) & (positions < (clip.width, clip.height))
         return Tracks(positions, inside.all(axis=-1))
 
-    def _flows(self, clip: Clip, start: int, artefacts: Artefacts) -> np.ndarray:
-        """Flow from each frame to the next, from frame `start` on, float32 [at most 8, H, W, 2]."""
-        frames = range(start, min(start + PAIRS_PER_ARTEFACT + 1, len(clip)))
+    def _flow(self, clip: Clip, index: int, artefacts: Artefacts) -> np.ndarray:
+        """Flow from frame `index` to the next, float32 [H, W, 2]: kept, or made with its neighbours that are not."""
+        pair = _pair(clip, index)
+        if pair not in self._kept:
+            start = index - index % PAIRS_PER_ARTEFACT
+            block = range(start, min(start + PAIRS_PER_ARTEFACT, len(clip) - 1))
+            missing = [i for i in block if _pair(clip, i) not in self._kept]
+            flows = self._flows(clip, range(missing[0], missing[-1] + 2), artefacts)
+            for i, flow in enumerate(flows, start=missing[0]):
+                self._kept[_pair(clip, i)] = flow.copy()  # by itself: a view would hold the others
+            while len(self._kept) > PAIRS_PER_ARTEFACT and sum(one.nbytes for one in self._kept.values()) > KEPT_BYTES:
+                self._kept.popitem(last=False)
+        self._kept.move_to_end(pair)
+        return self._kept[pair]
+
+    def _flows(self, clip: Clip, frames: range, artefacts: Artefacts) -> np.ndarray:
+        """Flow from each of some frames in a row to the next, float32 [frames - 1, H, W, 2]."""
         facts = {
             "frames": [clip.digest(i) for i in frames],
             "weights": self.checkpoint.sha256,
@@ -102,3 +117,8 @@ class Raft:
             return {"flow": flows}
 
         return artefacts.get("flow", facts, make, FLOW_CODE)["flow"]
+
+
+def _pair(clip: Clip, index: int) -> tuple[str, str]:
+    """Digests of frame `index` and the next one."""
+    return clip.digest(index), clip.digest(index + 1)

@@ -47,7 +47,7 @@ def load_raft(checkpoint: Checkpoint) -> RAFT:
     """RAFT on the CPU, with weights by the authors' names (raft-things.pth) or by torchvision's.
 
     Raises:
-        VosflowError: weights missing, damaged, or of another network, such as RAFT's small one.
+        VosflowError: weights missing, damaged, not finite, or of another network, such as RAFT's small one.
     """
     return load_network(raft_large, checkpoint, "RAFT", rename=_rename)
 

@@ -39,8 +39,8 @@ class SuperGlueSettings(PointTrackerSettings):
         match_threshold: matches have a higher probability.
         compat: "published" does as the authors of SAM-PT: all masks count as masks of the clip's first frame, which has
             no points; of the matches those are taken whose keypoint in the other frame is where the mask was, and they
-            are drawn with replacement. "fixed" matches each mask's own frame, takes matches of keypoints in the mask,
-            each at most once, and keypoints on the mask's own frame.
+            are drawn with replacement (each object's from random numbers of its own). "fixed" matches each mask's own
+            frame, takes matches of keypoints in the mask, each at most once, and keypoints on the mask's own frame.
     """
 
     nms_radius: int = Field(3, ge=0)
@@ -82,7 +82,12 @@ class SuperGlue:
         self._matcher.to(self.device)
 
     def track_masks(
-        self, clip: Clip, masks: np.ndarray, frames: Sequence[int], count: int, generator: np.random.Generator
+        self,
+        clip: Clip,
+        masks: np.ndarray,
+        frames: Sequence[int],
+        count: int,
+        generators: Sequence[np.random.Generator],
     ) -> Tracks:
         """See `PointTracker`. A point without a match is invisible and at (-1, -1).
 
@@ -104,7 +109,7 @@ class SuperGlue:
             for frame in range(len(clip)):
                 matches = {start: self._match(clip, start, frame) for start in dict.fromkeys(frames)}
                 for number, start in enumerate(frames):
-                    points = self._draw(matches[start], masks[number], count, generator)
+                    points = self._draw(matches[start], masks[number], count, generators[number])
                     positions[frame, number, : len(points)] = points
                     visible[frame, number, : len(points)] = True
         return Tracks(positions.reshape(len(clip), -1, 2), visible.reshape(len(clip), -1))

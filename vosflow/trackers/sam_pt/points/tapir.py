@@ -50,13 +50,13 @@ class Tapir:
         """Read the weights: the authors' PyTorch file, or what `scripts/fetch.py` converts of their JAX files.
 
         Raises:
-            VosflowError: they are no weights of TAPIR.
+            VosflowError: they are no weights of TAPIR, or not finite.
         """
         import torch
 
         from vosflow.trackers.sam_pt.points.haiku import from_haiku, is_haiku
         from vosflow.trackers.sam_pt.points.tapir_network import HAIKU_MODULES, TapirNetwork, pyramid_level
-        from vosflow.trackers.state_dict import list_differences, read_state_dict
+        from vosflow.trackers.state_dict import check_finite, list_differences, read_state_dict
 
         weights = read_state_dict(self.checkpoint.path, "TAPIR", under="state_dict")
         if is_haiku(weights):
@@ -71,6 +71,7 @@ class Tapir:
                 "converted; BootsTAPIR is another network",
                 remedy="python scripts/fetch.py --checkpoint tapir_panning",
             )
+        check_finite(weights, self.checkpoint.path)
         network.load_state_dict(weights, assign=True)
         self._network = network.eval().to(self.device)
 

@@ -19,7 +19,7 @@ from torch import nn
 from vosflow.errors import VosflowError
 from vosflow.trackers.sam_pt.sams.attention import fuse_attention
 from vosflow.trackers.sam_pt.sams.tiny_vit import speed_up
-from vosflow.trackers.state_dict import list_differences, read_state_dict
+from vosflow.trackers.state_dict import check_finite, list_differences, read_state_dict
 
 if TYPE_CHECKING:
     from segment_anything_hq.modeling import Sam
@@ -69,7 +69,7 @@ def load_network(path: str | Path, wanted: str) -> Sam:
             another image encoder are refused, those of a size of one's own are not.
 
     Raises:
-        VosflowError: the file is missing, damaged, holds the weights of something else, or not all of them.
+        VosflowError: the file is missing, damaged, not finite, holds the weights of something else, or not all of them.
     """
     weights = read_state_dict(path, wanted, under="model")
     shapes = {name: tuple(tensor.shape) for name, tensor in weights.items()}
@@ -97,6 +97,7 @@ def load_network(path: str | Path, wanted: str) -> Sam:
             expected=f"all weights of {wanted} and nothing else, under the names that its authors use",
             remedy="fetch the file anew, or save the state dict of the whole network",
         )
+    check_finite(weights, path)
     network.load_state_dict(weights, assign=True)
     network.requires_grad_(False).eval()
     if kind.encoder == "TinyViT":
