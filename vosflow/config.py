@@ -131,7 +131,8 @@ class TrainingConfig(Model):
         min_length=1, description="[0, 1, 2] with BL30K, [0, 3] without it, or a beginning of these."
     )
     preset: Literal["paper", "released"] = Field(
-        "paper", description="The authors' settings; released: with the weights of losses of their later rerun."
+        "paper",
+        description="The authors' settings; released: with the weights of losses of their rerun, in stage 2 alone.",
     )
     width: int = Field(64, ge=8, multiple_of=4, description="Channels of the network's stems; 64 as published.")
     key_channels: int = Field(64, ge=8, multiple_of=4, description="Channels of keys; 64 as published.")

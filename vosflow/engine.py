@@ -149,7 +149,8 @@ def track_videos(
                 failures[name] = _explain(error, name, device)
                 progress.fail_video(name, failures[name])
                 continue
-            progress.finish_video(name, seconds=record["seconds"], frames_per_second=record["frames_per_second"])
+            told = {key: record[key] for key in ("remarks", "seconds", "frames_per_second")}
+            progress.finish_video(name, **told)
     if failures:
         listed = "\n".join(f"- {name}: {problem}" for name, problem in failures.items())
         good = len(keys) - len(failures)

@@ -6,7 +6,7 @@ import contextlib
 import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO
@@ -45,6 +45,7 @@ class ShardProgress:
         self._done_frames = 0
         self._done_videos = 0
         self._failed_videos = 0
+        self._remarks: set[str] = set()
         self._started = time.monotonic()
         self._told = self._started
         self._bar: Progress | None = None
@@ -84,10 +85,14 @@ class ShardProgress:
         if time.monotonic() - self._told >= TELL_SECONDS:
             self._event("frames")
 
-    def finish_video(self, video: str, **facts: object) -> None:
-        """A video is finished; `facts` go into the JSON line."""
+    def finish_video(self, video: str, remarks: Iterable[str] = (), **facts: object) -> None:
+        """A video is finished; `facts` go into the JSON line. What the tracker remarked is told once for all videos."""
         self._done_videos += 1
         self._event("video_done", video=video, **facts)
+        for remark in remarks:
+            if remark not in self._remarks:
+                self._remarks.add(remark)
+                self._say(f"{self._label}: {video}: {remark}")
         if not self._bar:
             left = max(0, self._total - self._done_frames) / max(self._speed(), 1e-9)
             self._say(

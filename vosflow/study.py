@@ -24,6 +24,7 @@ from vosflow.method import code_modules, parse_settings
 from vosflow.roles import by_role, each_role
 from vosflow.sources import DatasetSource, check_names, dataset_source
 from vosflow.submission.formats import find_format
+from vosflow.trackers.base import TrackerSettings
 from vosflow.trackers.registry import load_tracker
 from vosflow.training.planning import DEMO_SETS, StageJob, plan_trainings
 from vosflow.weights import CheckpointSource, Sources, non_commercial_notes, weight_sources
@@ -272,14 +273,8 @@ class Study:
             resolved = settings.model_dump(mode="json")
             swept = {key: resolved[key] for key in lists}
             source = self._dataset_source(dataset)
-            if _wants_instances(source) and not getattr(kind, "proposes_objects", False):
-                raise VosflowError(
-                    f"no masks are given here: a tracker must propose objects itself, which {line.tracker} does not",
-                    path=f"dataset: {dataset}",
-                    expected="a dataset with given masks, or a tracker with `proposes_objects = True`",
-                    remedy="choose another tracker; a JSON file of instances that another program made is scored by "
-                    "scripts/evaluate.py",
-                )
+            with told_of(f"dataset: {dataset}"):
+                _check_prompts(line.tracker, settings, source)
             run_id = _run_id(line, checkpoint, swept)
             work = source.frames / self.config.execution.frames_per_second / 60  # minutes
             shards = self._shards(work)
@@ -328,6 +323,26 @@ def _read_in_full(line: RunConfig) -> list[str]:
     """The datasets of a line whose frames its tracker reads in the camera's resolution, where there are such."""
     wanted = getattr(load_tracker(line.tracker), "reads_full_frames", False)
     return ([line.dataset] if isinstance(line.dataset, str) else line.dataset) if wanted else []
+
+
+def _check_prompts(tracker: str, settings: TrackerSettings, source: DatasetSource) -> None:
+    """Refuse at planning what would fail video by video: prompts that a tracker does not take."""
+    if _wants_instances(source) and not getattr(load_tracker(tracker), "proposes_objects", False):
+        raise VosflowError(
+            f"no masks are given here: a tracker must propose objects itself, which {tracker} does not",
+            expected="a dataset with given masks, or a tracker with `proposes_objects = True`",
+            remedy="choose another tracker; a JSON file of instances that another program made is scored by "
+            "scripts/evaluate.py",
+        )
+    lacking = settings.lacking_for_late_objects()
+    late = (source.folder or find_split(source.dataset, source.split)).late_objects
+    if late and lacking is not None:
+        raise VosflowError(
+            f"objects may be given on later frames here, which {tracker} does not take with these settings",
+            expected=f"the settings {lacking}, or a dataset whose objects are all given on one frame",
+            remedy="add them to the run's settings; or, if all objects are given on one frame, declare the dataset "
+            "yourself under `datasets:`, without late_objects",
+        )
 
 
 def _wants_instances(source: DatasetSource) -> bool:

@@ -115,6 +115,16 @@ def test_stripes_tiles_and_strings_are_objects(thick):
     assert not is_refused(strings)
 
 
+def test_more_objects_than_odd_values():
+    """Single pixels between the objects, as annotators leave them: most values are ids all the same."""
+    tiles = np.kron(np.arange(10, 170, 10, dtype=np.uint8).reshape(4, 4), np.ones((20, 20), np.uint8))
+    for place in range(5):
+        tiles[2 + 3 * place :: 20, 19] = 171 + place
+    assert not is_refused(tiles)
+    tiles[(tiles > 40) & (tiles < 171)] = 0
+    assert is_refused(tiles), "beside four objects these five are most of the values"
+
+
 def video(folder: Path, mask: Image.Image) -> tuple[Path, Path]:
     """Folders of frames and masks of one video of two frames."""
     for name in ("00000", "00001"):
@@ -140,6 +150,15 @@ def test_prompts_are_not_read_from_them(tmp_path, layout, value):
     assert folder_manifest(frames, masks, binary=True).video("v").objects == (1,)
 
 
+@pytest.mark.parametrize("layout", [{"late_objects": True}, {"use_all_masks": True}])
+def test_nor_from_later_ones(tmp_path, layout):
+    frames, masks = video(tmp_path, shape())
+    shape().filter(ImageFilter.GaussianBlur(1)).save(masks / "v/00001.png")
+    with pytest.raises(VosflowError, match="v/00001.png: the mask is antialiased"):
+        folder_manifest(frames, masks, **layout)
+    assert folder_manifest(frames, masks).video("v").objects == (255,), "where it is no prompt, it is not looked at"
+
+
 def test_a_mask_of_0_and_255_whose_255_is_void(tmp_path):
     """DAVIS 2017: the greys were all its objects."""
     _, masks = video(tmp_path, averaged := resized(shape(), 0.5, Image.BOX))
@@ -155,3 +174,14 @@ def test_what_is_any_value_above_0_may_be_grey(tmp_path):
     (masks / "v/001").mkdir()
     (masks / "v/00000.png").rename(masks / "v/001/00000.png")
     assert folder_manifest(frames, masks, per_obj_png_file=True).video("v").objects == (1,)
+
+
+def test_a_palette_says_that_values_are_ids(tmp_path):
+    mask = resized(shape(), 0.5, Image.BILINEAR)
+    greys = set(np.unique(mask).tolist()) - {0, 255}
+    frames, masks = video(tmp_path, mask)
+    with pytest.raises(VosflowError, match="antialiased"):
+        folder_manifest(frames, masks)
+    mask.putpalette([value for value in range(256) for _ in range(3)])
+    mask.save(masks / "v/00000.png")
+    assert greys <= set(folder_manifest(frames, masks).video("v").objects)

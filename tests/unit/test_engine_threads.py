@@ -60,8 +60,15 @@ def test_masks_are_written_as_they_were_given(reader):
     for index in range(16):
         with Image.open(folder / f"masks/b/{index:05d}.png") as image:
             assert sorted(np.unique(image)) == [0, 1 + index % 2]
-    assert json.loads((folder / "videos/b.json").read_text())["remarks"] == ["used its buffer again"]
     assert threads_left() == []
+
+
+def test_what_a_tracker_remarks_is_in_the_records_and_told_once(reader, capsys):
+    manifest, folder = reader
+    track_videos(Method.of(READER), manifest, ["a", "b"], folder)
+    remarks = [json.loads((folder / f"videos/{video}.json").read_text())["remarks"] for video in "ab"]
+    assert remarks == [["used its buffer again"]] * 2
+    assert capsys.readouterr().err.count("used its buffer again") == 1
 
 
 def test_a_damaged_frame_is_one_clear_error(reader, tmp_path):

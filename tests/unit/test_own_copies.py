@@ -104,6 +104,16 @@ def test_links_in_a_circle_and_a_folder_without_its_frames(tmp_path):
     assert planned("davis2017/val", tmp_path).state
 
 
+def test_videos_that_are_links_to_folders(tmp_path):
+    make_davis_tree(tmp_path / "davis")
+    (tmp_path / "frames").mkdir()
+    for video in ("cows", "bear"):
+        os.symlink(tmp_path / "davis/JPEGImages/480p" / video, tmp_path / "frames" / video)
+    os.symlink("nowhere", tmp_path / "frames/gone")
+    manifest = folder_manifest(tmp_path / "frames", tmp_path / "davis/Annotations/480p")
+    assert [video.name for video in manifest.videos] == ["bear", "cows"]
+
+
 def test_list_with_the_mark_of_an_editor(tmp_path):
     make_davis_tree(tmp_path)
     (tmp_path / "ImageSets/2017/val.txt").write_bytes(b"\xef\xbb\xbfbear\r\ncows\r\n")

@@ -287,7 +287,7 @@ def test_youtube_goes_from_one_prompt_to_the_next(data, frames, mem_every):
 def test_the_davis_policy_refuses_objects_that_come_later(clip, checkpoint):
     with pytest.raises(VosflowError, match="given on frames 00000 and 00003") as error:
         list(RdeTracker(Settings(), checkpoint, "cpu").track(video_of(clip, "late")))
-    assert "preset: youtubevos2019" in str(error.value)
+    assert "preset: youtubevos2019" in str(error.value) and "--set policy=youtube" in str(error.value)
 
 
 @pytest.mark.parametrize("policy", ["davis", "youtube"])

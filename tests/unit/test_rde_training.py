@@ -450,7 +450,7 @@ def test_short_videos_are_left_out_and_named(videos, capsys):
     for path in (videos / "Annotations/480p/c").glob("*2.png"):
         path.unlink()
     assert list(read_set("youtube", videos).videos) == ["a", "b"]
-    assert "1 of 3 videos are shorter than a clip and left out: c" in capsys.readouterr().err
+    assert "1 of 3 videos have fewer than 3 frames with masks and are left out: c" in capsys.readouterr().err
 
 
 def test_a_set_of_short_videos_only_is_refused(tmp_path):
@@ -476,8 +476,11 @@ def test_weights_of_another_width_or_stage_are_refused(tmp_path):
     path = tmp_path / "stage0.safetensors"
     save_file(small_network(compresses=False).state_dict(), path)
     settings = stage_settings(1)
-    assert next_network(1, path, 8, 16, settings).mem_compress is not None
-    assert next_network(3, path, 8, 16, settings).value_encoder.conv1.weight.shape[1] == 5
+    network, remarks = next_network(1, path, 8, 16, settings)
+    assert network.mem_compress is not None and network.value_encoder.conv1.weight.shape[1] == 5
+    assert "4 input channels" in remarks[0] and "no SAM, it begins at random" in remarks[1]
+    save_file(network.state_dict(), tmp_path / "stage1.safetensors")
+    assert next_network(2, tmp_path / "stage1.safetensors", 8, 16, settings)[1] == []
     with pytest.raises(VosflowError, match="do not fit the network of this training"):
         next_network(1, path, 16, 16, settings)
     with pytest.raises(VosflowError, match="stage 2 comes after stage 1, and these weights have no SAM"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import json
 import multiprocessing
 import os
@@ -140,10 +141,13 @@ def test_a_state_from_which_no_loss_is_finite_is_not_saved(sets, whole, tmp_path
     assert same_weights(whole, tmp_path)
 
 
-@pytest.mark.parametrize("broken_after", [3, 4])
-def test_a_stage_whose_last_weights_give_no_finite_loss_is_not_done(broken_after, sets, whole, tmp_path, monkeypatch):
+@pytest.mark.parametrize(("broken_after", "steps", "times"), [(3, 50, 4), (4, 50, 4), (4, 2, 3)])
+def test_a_stage_whose_last_weights_give_no_finite_loss_is_not_done(
+    broken_after, steps, times, sets, whole, tmp_path, monkeypatch
+):
     """Of four iterations, so that none is left that could show it, or only the last: far fewer than end a stage."""
     update = StageTraining.update
+    monkeypatch.setattr(trainer, "BROKEN_STEPS", steps)
 
     def exploding(self, batch):
         numbers = update(self, batch)
@@ -152,7 +156,9 @@ def test_a_stage_whose_last_weights_give_no_finite_loss_is_not_done(broken_after
         return numbers
 
     monkeypatch.setattr(StageTraining, "update", exploding)
-    with pytest.raises(VosflowError, match="(?s)in iteration 4 of stage 0.* 4 times, .*the work file.*start again"):
+    with pytest.raises(
+        VosflowError, match=f"(?s)in iteration 4 of stage 0.* {times} times, .*the work file.*start again"
+    ):
         train_alone(stage_plan(sets, 0, **SHORT), tmp_path, "cpu")
     assert not (tmp_path / WEIGHTS).exists() and work_of(tmp_path)["iteration"] == broken_after - 1
     monkeypatch.setattr(StageTraining, "update", update)
@@ -177,7 +183,8 @@ def test_a_stage_whose_last_gradients_alone_are_too_large_is_done(sets, tmp_path
         patch.setattr(StageTraining, "_begin", begin_hooked)
         train_alone(stage_plan(sets, 0, **SHORT), tmp_path, "cpu")
     assert seen == [0, 1, 2, 3, 4, 4] and curve(tmp_path)[-1]["skipped"] == "1"
-    train_alone(stage_plan(sets, 0, **SHORT), tmp_path / "third", "cpu", stop_at=3)
+    for stop in (3, 2):  # the second has nothing to do
+        train_alone(stage_plan(sets, 0, **SHORT), tmp_path / "third", "cpu", stop_at=stop)
     third, saved, given = work_of(tmp_path / "third"), work_of(tmp_path), load_file(tmp_path / WEIGHTS)
     assert saved["iteration"] == 4
     for state in (saved, third):
@@ -201,6 +208,30 @@ def test_what_is_saved_where_a_clip_cannot_be_read_is_sound(sets, tmp_path):
     assert not is_saved(last)
     weight.data.copy_(sound)
     assert is_saved(last) and work_of(tmp_path)["iteration"] == 1
+
+
+@pytest.mark.parametrize("readable", [0, 1])
+def test_a_clip_after_the_last_iteration_that_cannot_be_read_ends_nothing(sets, whole, tmp_path, monkeypatch, readable):
+    """Nobody trains on it: it is only looked at to see that the last weights are sound."""
+    batches = StageTraining._batches
+
+    def few(self, end):
+        return itertools.chain(
+            itertools.islice(batches(self, end), 4 + readable), itertools.repeat(VosflowError("it cannot be read"), 50)
+        )
+
+    gradient, seen = StageTraining._gradient, []
+
+    def unsound_at_first(self, batch):
+        seen.append(self.iteration)
+        found = gradient(self, batch)
+        return replace(found, sound=found.sound and len(seen) != 5)
+
+    monkeypatch.setattr(StageTraining, "_batches", few)
+    monkeypatch.setattr(StageTraining, "_gradient", unsound_at_first)
+    train_alone(stage_plan(sets, 0, **SHORT), tmp_path, "cpu")
+    assert seen == [0, 1, 2, 3, 4, 4] and work_of(tmp_path)["iteration"] == 4
+    assert same_weights(whole, tmp_path)
 
 
 def test_a_stage_whose_first_clip_cannot_be_read_has_one_row_before_training(sets, tmp_path, monkeypatch):

@@ -147,8 +147,12 @@ def test_files_that_are_gone_come_back_from_the_work_file_alone(sets, stage0, tm
         assert (tmp_path / "mine" / name).read_bytes() == (stage0 / name).read_bytes()
 
 
-def test_the_next_stage_takes_up_the_weights_and_the_tracker_takes_those(sets, stage0, tmp_path):
-    train_alone(stage_plan(sets, 3, str(stage0 / WEIGHTS), iterations=2, workers=1), tmp_path, "cpu")
+def test_the_next_stage_takes_up_the_weights_and_the_tracker_takes_those(sets, stage0, tmp_path, capsys):
+    plan = stage_plan(sets, 3, str(stage0 / WEIGHTS), iterations=2, workers=1)
+    train_alone(plan, tmp_path, "cpu")
+    assert "stage 3: the weights before have no SAM, it begins as the mean" in capsys.readouterr().err
+    StageTraining(plan, tmp_path)  # goes on with the SAM that is trained
+    assert "no SAM" not in capsys.readouterr().err
     network, remarks = build_network(Checkpoint("trained", tmp_path / WEIGHTS, ""), "two-frames-compress")
     assert network.mem_compress is not None and not remarks
     assert curve(tmp_path)[-1]["f4"]

@@ -25,6 +25,7 @@ from vosflow.masks import read_label_map
 from vosflow.method import Method
 from vosflow.report import published
 from vosflow.report.results import non_default_settings, written_settings
+from vosflow.study import load_study
 from vosflow.trackers.base import Checkpoint
 from vosflow.trackers.rde import RdeTracker, Settings
 from vosflow.trackers.rde.checkpoint import build_network
@@ -63,7 +64,7 @@ def test_weights_of_stage_0_are_refused_by_name_where_sam_is_needed(weights, tmp
     checkpoint = save_checkpoint(stage_0(weights), tmp_path / "stage_0.pth")
     with pytest.raises(VosflowError, match="no SAM .* training stage 0") as error:
         RdeTracker(Settings(), checkpoint, "cpu").load()
-    assert "stage_0.pth" in str(error.value) and "mode: stm" in str(error.value)
+    assert "stage_0.pth" in str(error.value) and "--set mode=stm" in str(error.value)
 
 
 def test_weights_of_stage_0_are_converted_for_stm(clip, weights, tmp_path):
@@ -226,6 +227,22 @@ def result(checkpoint: str, dataset: str, scores: dict[str, float] | None, **set
         scores=scores,
         changed_settings=non_default_settings("rde", values),
     )
+
+
+def test_where_objects_may_come_late_the_davis_policy_is_refused_at_planning(clip):
+    files = {"base_video_dir": str(clip / "frames"), "input_mask_dir": str(clip / "late")}
+
+    def plan(dataset: str, late: bool = True, **settings: object) -> list[str]:
+        line = {"dataset": dataset, "tracker": "rde", "checkpoint": "rde_s012", "settings": settings}
+        datasets = {"mine/all": {**files, "late_objects": late}}
+        return [run.settings["policy"] for run in load_study({"runs": [line], "datasets": datasets}).runs]
+
+    for dataset in ("mine/all", "lvos_v2/valid"):
+        with pytest.raises(VosflowError, match="objects may be given on later frames here, which rde") as caught:
+            plan(dataset, preset="davis2017")
+        assert f"dataset: {dataset}" in str(caught.value) and "only policy: youtube" in caught.value.expected
+        assert plan(dataset, policy="youtube") == plan(dataset, preset="youtubevos2019") == ["youtube"]
+    assert plan("mine/all", late=False) == ["davis"]
 
 
 def test_the_engine_takes_the_required_frames_alone(clip, checkpoint, tmp_path):

@@ -53,7 +53,7 @@ def refuse_antialiased(values: np.ndarray, path: str | Path) -> None:
             remedy="threshold the masks of one object and save them as PNG, with Pillow: "
             f"Image.open(file).point(lambda value: 255 * (value > {present[-1] // 2})).save(file); for masks of 0 and "
             "255 say `binary: true` in a config then. Make label maps of several objects anew: resized with NEAREST, "
-            "they keep their ids",
+            "they keep their ids; if all of these are ids, save the mask with a palette",
         )
 
 

@@ -117,9 +117,15 @@ class MaskFolder:
         return found
 
     def refuse_antialiased(self, path: Path, objects: int) -> None:
-        """Refuse a label map, with that many objects, whose values are greys, and no ids. Raises VosflowError."""
-        if self.rule.encoding == "label_map" and objects >= FEWEST_VALUES - 1:  # one more value may be void
-            refuse_antialiased(read_mask(path, self._height, self._width), path)
+        """Refuse a label map, with that many objects, whose values are greys, and no ids. Raises VosflowError.
+
+        One with a palette, as all publishers of label maps write them, is what its writer says it is.
+        """
+        if self.rule.encoding != "label_map" or objects < FEWEST_VALUES - 1:  # one more value may be void
+            return
+        values, palette = read_label_map(path)
+        if palette is None:
+            refuse_antialiased(values, path)
 
     def _values(self, path: Path) -> Sequence[int]:
         if path in self.seen:
@@ -147,7 +153,7 @@ def find_prompts(masks: MaskFolder, frames: Sequence[str], root: Path) -> tuple[
     prompts: list[Prompt] = []
     for frame in input_frames:
         given = masks.objects_on(frame, allow_missing=rule.late_objects)
-        if given and (rule.use_all_masks or not objects.issuperset(given)):
+        if not objects.issuperset(given):  # greys would be new ones
             masks.refuse_antialiased(next(iter(given.values())), len(given))
         for object_id, path in given.items():
             first_time = object_id not in objects

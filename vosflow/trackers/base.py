@@ -29,6 +29,10 @@ class TrackerSettings(BaseModel):
         """What the network computes in on `device`, "cpu" or "cuda" (there is one); recorded, and part of every key."""
         return "float32"
 
+    def lacking_for_late_objects(self) -> str | None:
+        """Settings that are needed where objects may be given on later frames; None if these will do."""
+        return None
+
 
 @dataclass(frozen=True)
 class Checkpoint:

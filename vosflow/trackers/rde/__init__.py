@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from vosflow.trackers.rde.computing import Computing
     from vosflow.trackers.rde.network import RdeNetwork
 
+FOR_LATE_OBJECTS = "preset: youtubevos2019, or only policy: youtube"
 DAVIS = {
     "policy": "davis",
     "mode": "two-frames-compress",
@@ -90,6 +91,10 @@ class Settings(TrackerSettings):
         import torch
 
         return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
+
+    def lacking_for_late_objects(self) -> str | None:
+        """See `TrackerSettings.lacking_for_late_objects`."""
+        return FOR_LATE_OBJECTS if self.policy == "davis" else None
 
     def compiles_on(self, device: str) -> bool:
         """Whether the network is compiled on `device`, "cpu" or "cuda"."""

@@ -38,7 +38,7 @@ def build_network(checkpoint: Checkpoint, mode: str) -> tuple[RdeNetwork, list[s
             + ("training stage 0" if weights[STEM].shape[1] == 4 else "STCN, or of training stage 0"),
             path=checkpoint.path,
             expected="weights of training stage 1, 2 or 3, such as model_s012_final.pth or model_s03_final.pth",
-            remedy="use these, or mode: stm, which keeps all remembered frames and needs no SAM",
+            remedy="use these, or mode: stm (--set mode=stm), which keeps all remembered frames and needs no SAM",
         )
     remarks = _add_other_masks(weights)
     # Built without memory, then given the tensors read: nothing is initialised at random, nothing can stay so.

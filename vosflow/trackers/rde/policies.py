@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from vosflow.errors import VosflowError
 from vosflow.manifest import Prompt
 from vosflow.trackers.prompts import prompts_by_frame
+from vosflow.trackers.rde import FOR_LATE_OBJECTS
 from vosflow.video import Video
 
 
@@ -91,7 +92,7 @@ def plan_steps(video: Video, policy: str, mem_every: int, wanted: Collection[int
             f"objects of video {video.name} are given on frames {video.frame_names[first]} and "
             f"{video.frame_names[second]}, and the memory policy davis takes all of them on one",
             expected="the prompts of all objects on the first frame",
-            remedy="track with the settings preset: youtubevos2019, or only policy: youtube",
+            remedy=f"track with the settings {FOR_LATE_OBJECTS} (--set policy=youtube)",
         )
     steps = POLICIES[policy](prompts, len(video), mem_every)
     last = max((step.index for step in steps if step.index in wanted), default=-1)

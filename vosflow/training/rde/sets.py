@@ -111,8 +111,8 @@ def _list_videos(images: Path, masks: Path, names: Sequence[str] | None) -> dict
     if short:
         listed = ", ".join(short[:5]) + (", ..." if len(short) > 5 else "")
         print(
-            f"{images}: {len(short)} of {len(short) + len(videos)} videos are shorter than a clip and left out: "
-            f"{listed}",
+            f"{images}: {len(short)} of {len(short) + len(videos)} videos have fewer than {FEWEST_FRAMES} frames with "
+            f"masks and are left out: {listed}",
             file=sys.stderr,
             flush=True,
         )

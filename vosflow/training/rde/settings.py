@@ -176,5 +176,5 @@ PRESETS = {
     "released": {
         **AUTHORS,
         2: {**AUTHORS[2], **RELEASED},
-    },  # of the authors' rerun: J&F 85.7 on DAVIS 2017 val, not 86.1
+    },  # of the authors' rerun: J&F 85.7 on DAVIS 2017 val, not 86.1; their commands say 5 for stage 2 alone
 }

@@ -46,7 +46,9 @@ def first_network(
     return network
 
 
-def next_network(stage: int, path: str | Path, width: int, key_channels: int, settings: StageSettings) -> RdeNetwork:
+def next_network(
+    stage: int, path: str | Path, width: int, key_channels: int, settings: StageSettings
+) -> tuple[RdeNetwork, list[str]]:
     """The network of stage 1, 2 or 3 with the weights of the stage before.
 
     What stage 0 does not have is added: a fifth input channel for the others' masks (orthogonal), and SAM.
@@ -58,6 +60,9 @@ def next_network(stage: int, path: str | Path, width: int, key_channels: int, se
     training clip: 3 becomes 30, 1e4, 1e12. A network of full size that begins at random has values of rms 1.7, and a
     first loss of 1e3 to 1e4 on small crops; 1e17 was seen. From trained weights of stage 0 the authors saw NaN for some
     iterations, which their loss scale skips (issue 2 of their repository); so does the trainer here.
+
+    Returns:
+        The network, and what is to be told of what was added.
 
     Raises:
         VosflowError: weights missing, damaged, not finite, of another width, or of a stage that cannot come before.
@@ -74,19 +79,23 @@ def next_network(stage: int, path: str | Path, width: int, key_channels: int, se
             expected="weights of stage 1",
             remedy="train [0, 1, 2], or [0, 3] without BL30K",
         )
+    remarks = []
     if weights[STEM].shape[1] == 4:
         added = torch.empty(len(weights[STEM]), 1, 7, 7)
         weights[STEM] = torch.cat([weights[STEM], nn.init.orthogonal_(added)], dim=1)
+        remarks.append("the weights before have 4 input channels: the one for the others' masks is added")
     if not any(name.startswith(COMPRESSION) for name in weights):
         if settings.compression == "average":
             average_memories(network.mem_compress)
         fresh = network.mem_compress.state_dict()
         weights |= {f"{COMPRESSION}{name}": tensor for name, tensor in fresh.items()}
+        how = {"random": "at random, as the authors' does", "average": "as the mean of both memories"}
+        remarks.append(f"the weights before have no SAM, it begins {how[settings.compression]} (compression)")
     if differences := list_differences(weights, network.state_dict()):
         raise _unfitting(path, differences, width)
     check_finite(weights, path)
     network.load_state_dict(weights)
-    return network
+    return network, remarks
 
 
 @torch.no_grad()

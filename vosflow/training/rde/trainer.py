@@ -15,7 +15,6 @@ would come next, and where a clip cannot be read with those of the iteration bef
 
 from __future__ import annotations
 
-import itertools
 import sys
 import time
 from collections.abc import Iterator
@@ -138,7 +137,8 @@ class StageTraining:
         start = since = self.iteration
         began = time.perf_counter()
         batches, last = self._batches(end + 1 + BROKEN_STEPS), None
-        for batch in itertools.islice(batches, end - start):
+        while self.iteration < end:
+            batch = next(batches)
             self._end_together(batch, last)
             self._recent.append(self.update(batch))
             measures = self._is_due(self.settings.measure_every, self.settings.iterations)
@@ -163,12 +163,13 @@ class StageTraining:
     def _save_sound(self, batches: Iterator[Batch | VosflowError], last: Batch) -> None:
         """Save the state if the next iteration would be sound, or one after it: the loss scale may have to come down.
 
+        A clip of theirs that cannot be read ends nothing, as nobody trains on it: the `last` batch takes their place.
+
         Raises:
             VosflowError: none of many would be. What was saved before stays.
         """
         for batch in batches:
-            self._end_together(batch, last)
-            gradient = self._gradient(batch)
+            gradient = self._gradient(last if self._is_missing(batch) else batch)
             if gradient.sound:
                 return self.save()
             self._conclude(gradient)
@@ -179,18 +180,22 @@ class StageTraining:
         Else they would wait for its gradients, and the first one could not save. Saved is what is sound with the `last`
         batch; without one nothing has changed since this job began.
         """
-        failed = isinstance(batch, VosflowError)
-        if self.group.size > 1:
-            count = torch.tensor(float(failed), device=self.group.device)
-            dist.all_reduce(count)
-            failed = bool(count)
-        if not failed:
+        if not self._is_missing(batch):
             return
         if last is not None and self._gradient(last).sound:
             self.save()
         if self.group.size > 1:
             dist.barrier()  # whoever starts the processes kills all of them when one has ended
         raise batch if isinstance(batch, VosflowError) else SystemExit(1)
+
+    def _is_missing(self, batch: Batch | VosflowError) -> bool:
+        """Whether this process or another one has an error in place of a batch."""
+        missing = isinstance(batch, VosflowError)
+        if self.group.size > 1:
+            count = torch.tensor(float(missing), device=self.group.device)
+            dist.all_reduce(count)
+            missing = bool(count)
+        return missing
 
     def update(self, batch: Batch) -> dict[str, float]:
         """One iteration; returns its numbers. Saves the state before it, if that is due.
@@ -318,7 +323,11 @@ class StageTraining:
     def _begin(self) -> nn.Module:
         plan = self.plan
         if plan.stage > 0:
-            return next_network(plan.stage, plan.previous, plan.width, plan.key_channels, self.settings)
+            network, remarks = next_network(plan.stage, plan.previous, plan.width, plan.key_channels, self.settings)
+            begins = self.group.leads and not (self.folder / WORK).exists()
+            for remark in remarks if begins else ():
+                print(f"stage {plan.stage}: {remark}", file=sys.stderr, flush=True)
+            return network
         batches, size = CALIBRATION
         samples = Samples(self._sets, self.settings, range(batches * size))
         batches = DataLoader(samples, size, collate_fn=collate)
