@@ -23,12 +23,13 @@ os.environ.update(
 CONDA = f"{workflow.basedir}/envs/vosflow.yaml"
 
 try:
+    if workflow.is_main_process:
+        for file in workflow.configfiles:
+            read_config(file)  # Snakemake has, but lets keys stand twice
     study = load_study(
         config, source=str((workflow.overwrite_configfiles or ["config.yaml"])[-1])
     )
     if workflow.is_main_process:
-        for file in workflow.configfiles:
-            read_config(file)  # Snakemake has, but lets keys stand twice
         review_results(study, announce=logger.warning)
 except VosflowError as error:
     sys.exit(f"error: {error}")

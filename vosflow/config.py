@@ -221,7 +221,10 @@ def read_config(path: str | Path) -> dict[str, Any]:
 
 
 def _refuse_repeated_keys(node: yaml.Node | None, path: str | Path) -> None:
-    """Of a key that stands twice YAML keeps the last one silently: half a study would be gone."""
+    """Of a key that stands twice YAML keeps the last one silently: half a study would be gone.
+
+    `node` is of a text that `yaml.safe_load` takes: its keys are scalars.
+    """
     if isinstance(node, yaml.MappingNode):
         lines: dict[str, int] = {}
         for key, value in node.value:
@@ -233,8 +236,7 @@ def _refuse_repeated_keys(node: yaml.Node | None, path: str | Path) -> None:
                     expected="each key once: the first one would be ignored",
                     remedy="join the two, or remove one",
                 )
-            if isinstance(key, yaml.ScalarNode):
-                lines[key.value] = line
+            lines[key.value] = line
             _refuse_repeated_keys(value, path)
     elif isinstance(node, yaml.SequenceNode):
         for value in node.value:

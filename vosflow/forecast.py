@@ -211,20 +211,20 @@ def _most_like(run: Run, own: Sequence[Measured], earlier: Sequence[Measured]) -
 
 def _measure(tracker: str, checkpoint: str | None, videos: Sequence[Mapping[str, Any]]) -> list[Measured]:
     """Of the videos that were computed from scratch, and of those that reused something, as far as there are any."""
-    parts = [[video for video in videos if bool(video["reused"]) == sped_up] for sped_up in (False, True)]
+    parts = {sped_up: [video for video in videos if bool(video["reused"]) == sped_up] for sped_up in (False, True)}
     return [
         Measured(
             tracker=tracker,
             checkpoint=checkpoint,
             on_gpu=any(video["device"] != "cpu" for video in part),
-            sped_up=bool(sped_up),
+            sped_up=sped_up,
             videos=len(part),
             frames=sum(video["frames"] for video in part),
             work=sum(video["frames"] * (1 + video["objects"]) for video in part),
             seconds=sum(video["seconds"] for video in part),
             load_seconds=tuple(load for video in part if (load := video.get("load_seconds")) is not None),
         )
-        for sped_up, part in enumerate(parts)
+        for sped_up, part in parts.items()
         if part
     ]
 

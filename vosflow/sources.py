@@ -183,7 +183,7 @@ def _catalog_dataset(config: Config, name: str, full_frames: bool) -> DatasetSou
     given = config.paths.datasets.get(dataset)
     lists = {role: f"{data}/downloads/{entry.archives[archive].file}" for role, archive in facts.lists.items()}
     if given is not None:
-        _existing_folders([given], f"paths.datasets.{dataset}")
+        existing_folders([given], f"paths.datasets.{dataset}")
         root, requires = _root_below(given, entry, split), ()
         watched = (root,)  # not all of what was given: other splits and datasets may be in it, with millions of files
         tops = (given, str(Path(root).parent))
@@ -259,7 +259,7 @@ def _user_dataset(name: str, own: FolderDataset) -> DatasetSource:
     inputs = [own.base_video_dir, own.input_mask_dir]
     is_file = Path(own.base_video_dir).is_file()  # one video file, and the mask of its first frame
     folders = [*([] if is_file else inputs), *([own.annotations] if own.annotations else [])]
-    watched = _existing_folders(folders, f"datasets.{name}")
+    watched = existing_folders(folders, f"datasets.{name}")
     _check_protocol(name, own)
     if is_file:
         requires, videos = tuple(inputs), 1
@@ -334,14 +334,23 @@ def _find_beside(folders: Iterable[str], file: RemoteFile) -> str | None:
     return None
 
 
-def _existing_folders(folders: Iterable[str], key: str) -> tuple[str, ...]:
+def existing_folders(folders: Iterable[str], key: str, what: str = "a folder") -> tuple[str, ...]:
+    """The folders themselves, if all are there.
+
+    Args:
+        key: of the config, where they are named.
+        what: each of them is.
+
+    Raises:
+        VosflowError: one is missing.
+    """
     folders = tuple(folders)
     for folder in folders:
         if not Path(folder).is_dir():
             raise VosflowError(
                 "the folder is missing",
                 path=folder,
-                expected=f"a folder, as the config says at {key}",
+                expected=f"{what}, as the config says at {key}",
                 remedy="mount or correct the path",
             )
     return folders

@@ -1,8 +1,8 @@
 """A GPU where there is none: tensors that say they are on cuda:0, with the values of tensors on the CPU inside.
 
 Whole trackers run on it. Like a real one it refuses tensors of two devices in one operation and numpy arrays of tensors
-on it, and autocast("cuda") chooses its types, not that of CPUs. Nor does it take a convolution in float32 while TF32 is
-allowed. It knows nothing of kernels, speed and memory.
+on it, and autocast("cuda") chooses its types, not that of CPUs. Nor does it take a convolution in float32 in inference
+mode while TF32 is allowed. It knows nothing of kernels, speed and memory.
 """
 
 from __future__ import annotations
@@ -164,11 +164,12 @@ def _backward(loss: Tensor) -> None:
 
 
 def _nodes(first: object) -> set:
-    found, todo = {first}, [first]
-    while todo:
-        new = {node for node, _ in todo.pop().next_functions if node is not None} - found
+    """All nodes of the graph of gradients that are reached from `first`."""
+    found, front = {first}, [first]
+    while front:
+        new = {node for node, _ in front.pop().next_functions if node is not None} - found
         found |= new
-        todo += new
+        front += new
     return found
 
 

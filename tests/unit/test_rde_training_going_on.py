@@ -22,7 +22,7 @@ from tensorboardX.proto.event_pb2 import Event
 from torch.distributed.run import main as torchrun
 
 from tests.unit import tiny_rde
-from tests.unit.tiny_rde import curve, make_still_images, stage_plan
+from tests.unit.tiny_rde import check_same_but_for_rounding, curve, make_still_images, same_weights, stage_plan
 from vosflow.errors import DiskError, VosflowError
 from vosflow.training.planning import read_plan
 from vosflow.training.rde import saving, trainer
@@ -57,11 +57,6 @@ def is_finite(state: dict) -> bool:
     return all(bool(torch.isfinite(part).all()) for part in [*state["network"].values(), *adam])
 
 
-def same_weights(one: Path, other: Path) -> bool:
-    wanted, found = load_file(one / WEIGHTS), load_file(other / WEIGHTS)
-    return all(torch.equal(found[name], wanted[name]) for name in wanted)
-
-
 @pytest.mark.parametrize("bad", [torch.nan, torch.inf])
 def test_gradients_that_are_not_finite_change_nothing_and_are_counted(sets, tmp_path, bad):
     """In the iteration before a work file is due, with a finite loss."""
@@ -77,6 +72,36 @@ def test_gradients_that_are_not_finite_change_nothing_and_are_counted(sets, tmp_
     training.save()
     assert is_finite(work_of(tmp_path))
     assert training.update(third)["skipped"] == 0
+
+
+@pytest.fixture
+def scaled(monkeypatch) -> None:
+    """Losses are scaled as for float16 on a GPU; the scale doubles every second iteration."""
+    scaler = torch.amp.GradScaler
+    monkeypatch.setattr(torch.amp, "GradScaler", lambda device, enabled: scaler("cpu", 2.0**8, growth_interval=2))
+
+
+def test_the_loss_scale_goes_on_where_it_was(sets, scaled, tmp_path):
+    train_alone(stage_plan(sets, 0), tmp_path / "whole", "cpu")
+    for stop in (3, None):
+        train_alone(stage_plan(sets, 0), tmp_path / "stopped", "cpu", stop_at=stop)
+    whole, stopped = (torch.load(tmp_path / name / WORK, weights_only=True) for name in ("whole", "stopped"))
+    assert whole["scaler"] == stopped["scaler"] and whole["scaler"]["scale"] == 2.0**11
+    assert curve(tmp_path / "whole")[-1] == curve(tmp_path / "stopped")[-1]
+
+
+def test_a_loss_too_large_for_its_scale_changes_no_weights(sets, scaled, tmp_path, monkeypatch):
+    monkeypatch.setattr(trainer, "BROKEN_STEPS", 1)
+    training = StageTraining(stage_plan(sets, 0), tmp_path)
+    (batch,) = training._batches(1)
+    training.step.network.decoder.pred.bias.data.fill_(torch.nan)
+    before = [parameter.detach().clone() for parameter in training.step.parameters()]
+    training.update(batch)
+    assert training.scaler.get_scale() == 2.0**7 and training.iteration == 1
+    for old, new in zip(before, training.step.parameters(), strict=True):
+        assert torch.equal(old.nan_to_num(7), new.nan_to_num(7))
+    with pytest.raises(VosflowError, match="the loss is nan in iteration 1"):
+        training.update(batch)
 
 
 def test_gradients_that_adam_would_never_forget_are_skipped_or_clipped(sets, tmp_path):
@@ -436,8 +461,7 @@ def one_node(port: int, folder: Path) -> None:
 
 def test_a_stage_that_one_process_began_goes_on_on_two_nodes(sets, whole, tmp_path):
     """Which the plan that it wrote does not name: two processes share the two clips of each iteration."""
-    plan = stage_plan(sets, 0, **SHORT)
-    train_alone(plan, tmp_path, "cpu", stop_at=2)
+    train_alone(stage_plan(sets, 0, **SHORT), tmp_path, "cpu", stop_at=2)
     store = dist.TCPStore("localhost", 0, is_master=True, wait_for_workers=False)  # outlives both nodes
     context = multiprocessing.get_context("spawn")
     nodes = [context.Process(target=one_node, args=(store.port, tmp_path)) for _ in range(2)]
@@ -446,12 +470,7 @@ def test_a_stage_that_one_process_began_goes_on_on_two_nodes(sets, whole, tmp_pa
     for node in nodes:
         node.join()
     assert [node.exitcode for node in nodes] == [0, 0]
-    alone, together = (load_file(folder / WEIGHTS) for folder in (whole, tmp_path))
-    apart = torch.cat([(alone[name] - together[name]).abs().flatten() for name in alone])
-    assert apart.mean() < 0.1 * plan.settings.learning_rate
-    for name in ("loss", "ce", "kl", "iou"):
-        values = [float(curve(folder)[-1][name]) for folder in (whole, tmp_path)]
-        assert values[0] == pytest.approx(values[1], rel=1e-2), name
+    check_same_but_for_rounding(tmp_path, whole)
 
 
 def test_processes_that_cannot_share_the_clips_are_refused(sets, tmp_path, monkeypatch):

@@ -19,7 +19,14 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from tests.unit import tiny_rde
-from tests.unit.tiny_rde import curve, make_still_images, make_training_videos, stage_plan
+from tests.unit.tiny_rde import (
+    check_same_but_for_rounding,
+    curve,
+    make_still_images,
+    make_training_videos,
+    same_weights,
+    stage_plan,
+)
 from vosflow import digest
 from vosflow.config import parse_config
 from vosflow.datasets.training_sets import FLAT_SETS
@@ -91,38 +98,7 @@ def test_a_killed_stage_goes_on_with_the_same_curve(sets, stage0, tmp_path, monk
     torch.manual_seed(99)  # another process begins with another state
     train_alone(stage_plan(sets, 0), tmp_path, "cpu")
     assert curve(tmp_path) == curve(stage0)
-    wanted, found = load_file(stage0 / WEIGHTS), load_file(tmp_path / WEIGHTS)
-    assert all(torch.equal(found[name], wanted[name]) for name in wanted)
-
-
-@pytest.fixture
-def scaled(monkeypatch) -> None:
-    """Losses are scaled as for float16 on a GPU; the scale doubles every second iteration."""
-    scaler = torch.amp.GradScaler
-    monkeypatch.setattr(torch.amp, "GradScaler", lambda device, enabled: scaler("cpu", 2.0**8, growth_interval=2))
-
-
-def test_the_loss_scale_goes_on_where_it_was(sets, scaled, tmp_path):
-    train_alone(stage_plan(sets, 0), tmp_path / "whole", "cpu")
-    for stop in (3, None):
-        train_alone(stage_plan(sets, 0), tmp_path / "stopped", "cpu", stop_at=stop)
-    whole, stopped = (torch.load(tmp_path / name / WORK, weights_only=True) for name in ("whole", "stopped"))
-    assert whole["scaler"] == stopped["scaler"] and whole["scaler"]["scale"] == 2.0**11
-    assert curve(tmp_path / "whole")[-1] == curve(tmp_path / "stopped")[-1]
-
-
-def test_a_loss_too_large_for_its_scale_changes_no_weights(sets, scaled, tmp_path, monkeypatch):
-    monkeypatch.setattr(trainer, "BROKEN_STEPS", 1)
-    training = StageTraining(stage_plan(sets, 0), tmp_path)
-    (batch,) = training._batches(1)
-    training.step.network.decoder.pred.bias.data.fill_(torch.nan)
-    before = [parameter.detach().clone() for parameter in training.step.parameters()]
-    training.update(batch)
-    assert training.scaler.get_scale() == 2.0**7 and training.iteration == 1
-    for old, new in zip(before, training.step.parameters(), strict=True):
-        assert torch.equal(old.nan_to_num(7), new.nan_to_num(7))
-    with pytest.raises(VosflowError, match="the loss is nan in iteration 1"):
-        training.update(batch)
+    assert same_weights(stage0, tmp_path)
 
 
 def test_a_stage_that_another_job_trains_is_refused(sets, tmp_path):
@@ -272,12 +248,7 @@ def test_two_processes_train_as_one_with_their_batches(sets, tmp_path, monkeypat
     assert answer.returncode == 0, answer.stderr
     alone = stage_plan(sets, 0, iterations=2, processes=1, batch_size=2, held_out=0, clip_gradient=None)
     train_alone(alone, tmp_path / "one", "cpu")
-    two, one = (load_file(tmp_path / name / WEIGHTS) for name in ("two", "one"))
-    apart = torch.cat([(two[name] - one[name]).abs().flatten() for name in one])
-    assert apart.mean() < 0.1 * alone.settings.learning_rate  # Adam makes steps of the rate also of rounding errors
-    rows = [curve(tmp_path / name)[-1] for name in ("two", "one")]
-    for name in ("loss", "ce", "kl", "iou"):
-        assert float(rows[0][name]) == pytest.approx(float(rows[1][name]), rel=1e-2), name
+    check_same_but_for_rounding(tmp_path / "two", tmp_path / "one")
     with pytest.raises(VosflowError, match="to be trained by 2 processes, and these are 1"):
         StageTraining(together, tmp_path / "two", Group())
 

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from tests.unit.clips import make_videos, moving_boxes, save_label_map
@@ -19,7 +20,7 @@ from vosflow.datasets.folder import folder_manifest
 from vosflow.datasets.training_sets import FLAT_SETS
 from vosflow.trackers.base import Checkpoint
 from vosflow.trackers.rde.network import RdeNetwork
-from vosflow.training.rde.files import CURVES
+from vosflow.training.rde.files import CURVES, WEIGHTS
 from vosflow.training.rde.settings import PRESETS, StageSettings
 from vosflow.training.rde.stage import SetFolder, StagePlan
 from vosflow.video import Video
@@ -145,6 +146,22 @@ def curve(folder: Path) -> list[dict[str, str]]:
     """The rows of curves.csv, without what differs each time."""
     with open(folder / CURVES, newline="") as file:
         return [{key: value for key, value in row.items() if key != "seconds"} for row in csv.DictReader(file)]
+
+
+def same_weights(one: Path, other: Path) -> bool:
+    """Whether the stages in two folders ended in the same weights, bit for bit."""
+    wanted, found = load_file(one / WEIGHTS), load_file(other / WEIGHTS)
+    return all(torch.equal(found[name], wanted[name]) for name in wanted)
+
+
+def check_same_but_for_rounding(found: Path, wanted: Path) -> None:
+    """Fail unless two stages, trained by other numbers of processes, ended in the same weights and losses."""
+    weights = load_file(found / WEIGHTS), load_file(wanted / WEIGHTS)
+    apart = torch.cat([(weights[0][name] - weights[1][name]).abs().flatten() for name in weights[1]])
+    assert apart.mean() < 0.1 * STAGE["learning_rate"]  # Adam makes steps of the rate also of rounding errors
+    for name in ("loss", "ce", "kl", "iou"):
+        values = [float(curve(folder)[-1][name]) for folder in (found, wanted)]
+        assert values[0] == pytest.approx(values[1], rel=1e-2), name
 
 
 # --- fixtures: a module has those that it gives a name in itself (clip = tiny_rde.clip)

@@ -59,7 +59,10 @@ NO_METADATA = {"Date": None, "Creator": None, "Format": None, "Type": None}
 def make_panels(
     count: int, *, width: float, height: float, columns: int = 3, left: float = 0.0
 ) -> tuple[Figure, list[Axes]]:
-    """A figure with `count` equal panels of `width` x `height` inches, at most `columns` in a row."""
+    """A figure with `count` equal panels of `width` x `height` inches, at most `columns` in a row.
+
+    `left` inches are added to its width, for labels beside the first panel.
+    """
     columns = min(count, columns)
     rows = math.ceil(count / columns)
     figure = Figure(figsize=(left + columns * width, rows * height + 0.3), layout="constrained")

@@ -12,7 +12,7 @@ from vosflow.report.figures import SOFT
 
 Spot = tuple[float, float]
 Box = tuple[float, float, float, float]
-"""left, bottom, right, top"""
+"""left, bottom, right, top; like a `Spot` (x, y) in pixels of the figure."""
 
 
 def place_labels(axis: Axes) -> None:

@@ -124,7 +124,7 @@ def awaited(run: RunResult, published: Iterable[PublishedRow] | None = None) -> 
 
 
 def as_printed(row: PublishedRow) -> str:
-    """A published number in percent, with as many decimals as its source prints (one at least)."""
+    """A published number in percent, with the decimals that it has in the catalog (one at least)."""
     return f"{row.value:.1f}" if round(row.value, 1) == row.value else f"{row.value:g}"
 
 

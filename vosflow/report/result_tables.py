@@ -80,7 +80,7 @@ def result_tables(
         published: replaces the catalog's published numbers.
     """
     carriers: dict[str, list[str]] = {}
-    beside = {run.key: published_cells(run, published) for run in runs}
+    beside = {run.key: _published_cells(run, published) for run in runs}
     made = []
     rows = [{**row, "not_comparable": ""} for row in rows]  # why, is said in the section on published numbers
     for dataset, chosen in tables.by_dataset(rows).items():
@@ -113,7 +113,7 @@ def _with_published(cells: list, known: bool, extra: Sequence = (("Published", T
     return [*cells[:1], *extra, *cells[1:]] if known else cells
 
 
-def published_cells(run: RunResult, published: Iterable[PublishedRow] | None = None) -> list[Cell]:
+def _published_cells(run: RunResult, published: Iterable[PublishedRow] | None = None) -> list[Cell]:
     """The published main score of a run and what it is apart, or why they cannot be compared; nothing if none is known.
 
     Of several the first comparable one, else the first; all of them are in the section on published numbers.

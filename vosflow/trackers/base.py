@@ -17,7 +17,7 @@ Masks = np.ndarray | Mapping[int, np.ndarray]
 
 
 class TrackerSettings(BaseModel):
-    """Base of every tracker's settings: typed, with defaults, unknown keys refused."""
+    """Base of every tracker's settings: typed, with defaults, unknown keys refused. Its methods may be overridden."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
 
@@ -30,7 +30,10 @@ class TrackerSettings(BaseModel):
         return "float32"
 
     def lacking_for_late_objects(self) -> str | None:
-        """Settings that are needed where objects may be given on later frames; None if these will do."""
+        """Settings that are needed where objects may be given on later frames, in words; None if these will do.
+
+        Where they are lacking, a study is refused when it is planned, and not video by video.
+        """
         return None
 
 

@@ -14,7 +14,7 @@ from vosflow.config import Config, TrainingConfig
 from vosflow.datasets.training_sets import DAVIS_LIST, FLAT_SETS
 from vosflow.digest import canonical_json, code_digest, data_digest
 from vosflow.errors import VosflowError
-from vosflow.sources import FETCHED, dataset_source
+from vosflow.sources import FETCHED, dataset_source, existing_folders
 from vosflow.training.rde.files import CURVES, PLAN, WEIGHTS
 from vosflow.training.rde.settings import CHAINS, PRESETS, SETS, StageSettings
 from vosflow.training.rde.stage import SetFolder, StagePlan
@@ -30,10 +30,7 @@ LAYOUTS = {  # of one's own folders
     "youtube": ("JPEGImages", "Annotations"),
 }
 UNSCORED = {"static": "static_images", "bl30k": "bl30k"}  # datasets of the catalog that are for training alone
-SPLITS = {
-    "davis": "davis2017/train",
-    "youtube": "youtubevos2019/train",
-}  # of the catalog, with other splits beside them
+SPLITS = {"davis": "davis2017/train", "youtube": "youtubevos2019/train"}  # of datasets that have other splits, too
 IMAGENET = {"resnet50": "resnet50_imagenet", "resnet18": "resnet18_imagenet"}
 PROCESS_MB, WORKER_MB = 6_000, 1_000  # full size: CUDA, the network and Adam's state; three batches of 150 MB
 
@@ -291,13 +288,7 @@ def _set_source(config: Config, name: str, training: TrainingConfig, kind: str) 
 
 def _describe_own(kind: str, folder: str, key: str) -> dict[str, Any]:
     """What tells a set in one's own folder from others; `key` of the config names the folder."""
-    if not Path(folder).is_dir():
-        raise VosflowError(
-            "the folder is missing",
-            path=folder,
-            expected=f"the training set {kind}, as the config says at {key}",
-            remedy="mount or correct the path",
-        )
+    existing_folders([folder], key, f"the training set {kind}")
     if lacking := [part for part in LAYOUTS[kind] if not Path(folder, part).exists()]:
         raise VosflowError(
             f"the folder is not the training set {kind}: it has no {lacking[0]}",

@@ -35,6 +35,9 @@ def check_plan(then: Mapping[str, Any], plan: StagePlan, path: Path) -> None:
 
     Args:
         then: `plan.deciding()` of the job that wrote the work file `path`; or as first versions had it, with folders.
+
+    Raises:
+        VosflowError: its settings, network, stage or sets are others.
     """
     now, then = _comparable(plan.deciding()), _comparable(then)
     if different := [name for name in sorted(now.keys() | then.keys()) if now.get(name) != then.get(name)]:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 SMALLEST_SIDE = 128
 PAIRS_PER_ARTEFACT = 8
-KEPT_BYTES = 256 * 2**20  # of flows, 54 pairs of 1024 x 576 pixels: more than a window of SAM-PT-reinit has
+KEPT_BYTES = 256 * 2**20  # of flows, 56 pairs of 1024 x 576 pixels: more than a window of SAM-PT-reinit has
 FLOW_CODE = ("vosflow.trackers.sam_pt.points.raft_network",)
 
 
